@@ -1,0 +1,55 @@
+# Every command sets up what it needs: Python 3.11+, pip, git and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: setup demo demo-postgres test test-full lint types laws docs bench sync ci clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing what perdure and its tests need (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## The main job on an embedded file: import, search, accounts, a kill in mid-write, nothing lost
+	@$(BIN)/perdure demo $(if $(INPUT),--input "$(INPUT)")
+
+demo-postgres: $(STAMP)  ## The same on a real PostgreSQL, from pip
+	@$(BIN)/python -m perdure.testing.postgres --run $(BIN)/perdure demo $(if $(INPUT),--input "$(INPUT)")
+
+test: $(STAMP)  ## The fast suite: four drivers, a real PostgreSQL
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full"
+
+test-full: $(STAMP)  ## Everything, with the long fault batteries
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+types: $(STAMP)
+	@$(BIN)/pyright
+	@$(BIN)/mypy
+
+laws: $(STAMP)
+	@$(BIN)/python tools/generate_sync.py --check
+	@$(BIN)/python -m pytest tests/laws tests/sql tests/schema
+
+docs: $(STAMP)
+	@$(BIN)/python -m pytest tests/docs
+
+sync: $(STAMP)  ## Write the blocking twins anew
+	@$(BIN)/python tools/generate_sync.py
+
+bench: $(STAMP)  ## perdure, the raw limit and the peers, interleaved in one run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.lock
+	@$(BIN)/python -m bench
+
+ci: lint types laws docs test
+
+clean:
+	@rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

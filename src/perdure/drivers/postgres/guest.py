@@ -1,0 +1,73 @@
+"""Recipes on a psycopg connection that somebody else owns. Blocking twin: generated.
+
+What a verb does becomes part of the owner's transaction; tenant and search path are set for the verb only and put back.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.types.string import TextLoader
+
+from perdure.drivers.postgres.errors import translate
+from perdure.drivers.postgres.statements import Statements
+from perdure.grammar import Op, Scope
+from perdure.values.config import PersistenceConfig
+from perdure.values.errors import Misused
+
+T = TypeVar("T")
+
+
+class AsyncGuest:
+    """Runs recipes inside the transaction of a given connection."""
+
+    dialect: Literal["postgres"] = "postgres"
+
+    def __init__(self, connection: AsyncConnection[Any], config: PersistenceConfig) -> None:
+        if not isinstance(connection, AsyncConnection):
+            raise Misused(f"within() takes a psycopg AsyncConnection, not {type(connection).__name__}")
+        self.config = config
+        self.statements = Statements(config)
+        self._connection = connection
+
+    async def run(self, op: Op[T], scope: Scope) -> T:
+        """The answer of a recipe, as a part of the owner's transaction (or in one of its own when none is open)."""
+        connection = self._connection
+        loaders = {name: connection.adapters.get_loader(psycopg.adapters.types[name].oid, psycopg.pq.Format.TEXT)
+                   for name in ("json", "jsonb")}  # fmt: skip
+        try:
+            async with connection.transaction():
+                cursor = await connection.execute(
+                    "select coalesce(current_setting('perdure.tenant', true), ''), current_setting('search_path')"
+                )
+                row = await cursor.fetchone()
+                assert row is not None
+                for name in loaders:
+                    connection.adapters.register_loader(name, TextLoader)
+                await self._set(scope.tenant, self.config.schema)
+                answer = await self.statements.drive(connection, op, scope, None)
+                await self._set(row[0], row[1])
+                return answer
+        except psycopg.Error as error:
+            raise translate(error, "the given connection") from error
+        finally:
+            for name, loader in loaders.items():
+                if loader is not None:
+                    connection.adapters.register_loader(name, loader)
+
+    async def _set(self, tenant: str, search_path: str) -> None:
+        await self._connection.execute(
+            "select set_config('perdure.tenant', %s, true), set_config('search_path', %s, true)", (tenant, search_path)
+        )
+
+    @asynccontextmanager
+    async def transaction(self, seconds: float | None = None) -> "AsyncIterator[AsyncGuest]":
+        """Refused: the transaction belongs to the connection's owner."""
+        del seconds
+        raise Misused("the connection's owner opens and commits its transactions")
+        yield self
+
+    async def close(self) -> None:
+        """Nothing: the connection belongs to somebody else."""

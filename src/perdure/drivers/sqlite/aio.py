@@ -1,0 +1,270 @@
+"""The SQLite driver for asyncio: concurrent awaits share a commit.
+
+A write is queued, and the queue is drained at the loop's next turn, so that everything that was asked for in this
+turn is one transaction. With ``durability="normal"`` a commit waits for no disk and costs less than handing the work
+to a thread would, so a short batch runs right on the loop's thread (docs/decisions/0003); when another process
+holds the file, when the batch is long or slow, or when each commit waits for the disk, the batch goes to the writer's thread and the
+next one forms behind it. Short reads run on the loop's thread too, long ones on a thread.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+from perdure.drivers.sqlite import inspect, migrate
+from perdure.drivers.sqlite.blocking import BlockingSqliteSession
+from perdure.drivers.sqlite.engine import Job, Outcome, SqliteEngine
+from perdure.grammar import Op, Scope
+from perdure.values.config import PersistenceConfig
+from perdure.values.errors import Busy, Closed, Misused
+
+T = TypeVar("T")
+
+_INLINE_JOBS = 128
+_INLINE_MS_TOO_SLOW = 25.0
+_BATCH_JOBS = 1_000
+_Queued = tuple[Op[Any] | None, Scope, "asyncio.Future[Any]"]
+
+
+class AsyncSqlite:
+    """Runs recipes on an SQLite database for one event loop."""
+
+    dialect: Literal["sqlite"] = "sqlite"
+
+    def __init__(self, config: PersistenceConfig) -> None:
+        self.engine = SqliteEngine(config)
+        self._queue: deque[_Queued] = deque()
+        self._scheduled = False
+        self._away: object | None = None  # the batch on the writer's thread, or the transaction that holds the writer
+        self._inline = config.durability == "normal"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
+        self._readers = ThreadPoolExecutor(config.pool_size, thread_name_prefix="perdure-reader")
+
+    async def open(self) -> None:
+        """Opens the database and binds the driver to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(self._writer, self.engine.open)
+
+    async def close(self) -> None:
+        """Lets what was asked for finish, then closes every connection."""
+        while self._queue or self._away:
+            await asyncio.sleep(0.001)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.engine.close)
+        self._writer.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+
+    async def initialize(self, *, create: bool, migrate_steps: bool) -> int:
+        """The schema's version, after what was missing was applied."""
+        return await self._on_writer(lambda: migrate.initialize(self.engine, create=create, migrate=migrate_steps))
+
+    async def verify(self) -> list[str]:
+        """What is missing from the schema."""
+        return await self._on_writer(lambda: migrate.verify(self.engine))
+
+    async def inspect(self) -> dict[str, Any]:
+        """Facts about the engine, the file and its integrity."""
+        return await self._on_writer(lambda: inspect.report(self.engine))
+
+    async def execute(self, sql: str, params: Any, scope: Scope) -> list[tuple[Any, ...]]:
+        """The rows of an administrator's statement."""
+        del scope
+
+        def locked() -> list[tuple[Any, ...]]:
+            with self.engine.writer_lock:
+                return self.engine.execute(sql, params)
+
+        return await self._on_writer(locked)
+
+    async def upkeep(self) -> None:
+        """Moves the write-ahead log into the file."""
+        await self._on_writer(self.engine.checkpoint_log)
+
+    async def _on_writer(self, work: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    # -- recipes ---------------------------------------------------------------------------------------------------
+
+    async def run(self, op: Op[T], scope: Scope) -> T:
+        """The answer of a recipe, run in one transaction (maybe with others', each failing alone)."""
+        loop = self._loop
+        if loop is None or loop is not asyncio.get_running_loop():
+            raise Misused("a store belongs to the event loop that opened it", hint="open one store for each loop")
+        if op.traits.reads and not self.engine.place.memory:
+            if op.traits.long:
+                return await loop.run_in_executor(self._readers, self.engine.read, op, scope)
+            return self.engine.read(op, scope)
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.append((op, scope, future))
+        self._schedule()
+        return await future
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._away:
+            assert self._loop is not None
+            self._scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _take(self) -> list[_Queued]:
+        """The next batch: everything that waits, up to a limit, and not past a transaction."""
+        batch: list[_Queued] = []
+        while self._queue and len(batch) < _BATCH_JOBS:
+            op, _, future = self._queue[0]
+            if op is None and batch:
+                break
+            item = self._queue.popleft()
+            if not future.cancelled():
+                batch.append(item)
+            if op is None:
+                break
+        return batch
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        batch = [] if self._away else self._take()
+        if not batch:
+            return
+        op, _, future = batch[0]
+        if op is None:  # a transaction takes the writer
+            self._away = future
+            future.set_result(None)
+            return
+        if not self._inline or len(batch) > _INLINE_JOBS or not self._drain_here(batch):
+            self._send_away(batch)
+        elif self._queue:
+            self._schedule()
+
+    def _drain_here(self, batch: list[_Queued]) -> bool:
+        """Whether the batch could run on the loop's own thread: it could not when someone else holds the file."""
+        if any(op is not None and op.traits.long for op, _, _ in batch):
+            return False
+        if not self.engine.writer_lock.acquire(blocking=False):
+            return False
+        started = time.perf_counter()
+        try:
+            self._answer(batch, self.engine.write(_jobs(batch), wait=False))
+        except Busy:
+            return False
+        except BaseException as error:  # noqa: BLE001 - every waiting caller is told; nothing is swallowed
+            self._fail(batch, error)
+        finally:
+            self.engine.writer_lock.release()
+        if (time.perf_counter() - started) * 1e3 > _INLINE_MS_TOO_SLOW:
+            self._inline_pause()
+        return True
+
+    def _inline_pause(self) -> None:
+        """A slow disk: the next batches go to the thread, for a second, so that the loop stays free."""
+        assert self._loop is not None
+        self._inline = False
+        self._loop.call_later(1.0, self._inline_resume)
+
+    def _inline_resume(self) -> None:
+        self._inline = self.engine.config.durability == "normal"
+
+    def _send_away(self, batch: list[_Queued]) -> None:
+        assert self._loop is not None
+        self._away = batch
+
+        def work() -> list[Outcome]:
+            with self.engine.writer_lock:
+                return self.engine.write(_jobs(batch))
+
+        sent = self._loop.run_in_executor(self._writer, work)
+        sent.add_done_callback(lambda done: self._came_back(batch, done))
+
+    def _came_back(self, batch: list[_Queued], done: "asyncio.Future[list[Outcome]]") -> None:
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled():
+            self._fail(batch, Closed("the store was closed while a change was waiting"))
+        elif error is not None:
+            self._fail(batch, error)
+        else:
+            self._answer(batch, done.result())
+        self._release(batch)
+
+    def _release(self, holder: object) -> None:
+        if self._away is not holder:  # it lost the writer before, when its time ran out
+            return
+        self._away = None
+        if self._queue:
+            self._schedule()
+
+    @staticmethod
+    def _answer(batch: list[_Queued], outcomes: list[Outcome]) -> None:
+        for (_, _, future), (answer, error) in zip(batch, outcomes, strict=True):
+            if future.cancelled():
+                continue
+            if error is None:
+                future.set_result(answer)
+            else:
+                future.set_exception(error)
+
+    @staticmethod
+    def _fail(batch: list[_Queued], error: BaseException) -> None:
+        for _, _, future in batch:
+            if not future.cancelled():
+                future.set_exception(error)
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def transaction(self, seconds: float | None = None) -> "AsyncIterator[AsyncSqliteSession]":
+        """A session whose recipes commit together when the block ends without an error."""
+        assert self._loop is not None
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append((None, Scope(), turn))
+        self._schedule()
+        await self._wait_for_turn(turn)
+        inside = BlockingSqliteSession(self.engine, seconds)
+        try:
+            await self._on_writer(inside.begin)
+        except BaseException:
+            self._release(turn)
+            raise
+        alarm = self._loop.call_later(inside.seconds, self._expire, inside, turn)
+        keep = False
+        try:
+            yield AsyncSqliteSession(inside)
+            keep = True
+        finally:
+            alarm.cancel()
+            try:
+                await asyncio.shield(self._on_writer(lambda: inside.finish(keep=keep)))
+            finally:
+                self._release(turn)
+
+    def _expire(self, inside: BlockingSqliteSession, turn: object) -> None:
+        """Time ran out: the block may hang for ever, so the writer is freed without it."""
+        assert self._loop is not None
+        self._loop.run_in_executor(self._writer, inside.expire).add_done_callback(lambda _: self._release(turn))
+
+    async def _wait_for_turn(self, turn: "asyncio.Future[None]") -> None:
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the turn came and nobody is left to use it
+                self._release(turn)
+            raise
+
+
+class AsyncSqliteSession:
+    """The inside of a transaction."""
+
+    dialect: Literal["sqlite"] = "sqlite"
+
+    def __init__(self, inside: BlockingSqliteSession) -> None:
+        self._inside = inside
+
+    async def run(self, op: Op[T], scope: Scope) -> T:
+        """The answer of a recipe inside the transaction."""
+        return self._inside.run(op, scope)
+
+
+def _jobs(batch: list[_Queued]) -> list[Job]:
+    return [(op, scope) for op, scope, _ in batch if op is not None]

@@ -1,0 +1,357 @@
+"""One SQLite database: a writer's connection, readers' connections, commits that several recipes share, WAL upkeep.
+
+Everything here blocks and may be called from any thread. The two drivers beside it (``blocking.py``, ``aio.py``)
+decide on which thread it runs.
+
+*Shared commits.* ``write`` takes a batch: the recipes run one after another, each under its own savepoint, and one
+COMMIT ends the lot. Nobody is answered before that commit; one that fails is rolled back alone.
+
+*A failed fsync is never trusted.* After an I/O error the connection is closed and opened anew, as the kernel may
+report a lost page only once.
+
+*The write-ahead log* is moved into the file by a thread of its own as soon as it holds ``_PASSIVE_PAGES``; a passive
+pass never gets past readers and new commits, so above ``_RESTART_PAGES`` the next pass holds the writer's lock.
+"""
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from perdure.drivers.book import Statement, Variant, book
+from perdure.drivers.sqlite.connection import Patience, Place, check_engine, connect, page_checksums
+from perdure.drivers.sqlite.errors import translate
+from perdure.drivers.sqlite.filters import render
+from perdure.grammar import Ask, Mode, Op, Scope
+from perdure.values.config import PersistenceConfig
+from perdure.values.errors import Closed, Disconnected, OutcomeUnknown, PerdureError, Unavailable
+
+T = TypeVar("T")
+Job = tuple[Op[Any], Scope]
+Outcome = tuple[Any, BaseException | None]
+
+_PASSIVE_PAGES = 1_000
+_RESTART_PAGES = 4_000
+_ENGINE_ERRORS = (apsw.Error, UnicodeDecodeError, OverflowError)
+_log = logging.getLogger("perdure.sqlite")
+
+
+class SqliteEngine:
+    """Connections to one SQLite database and the recipes run on them."""
+
+    def __init__(self, config: PersistenceConfig) -> None:
+        self.config = config
+        self.book = book("sqlite")
+        path = config.sqlite_path
+        self.place = Place(path or f"file:/perdure-{uuid.uuid4().hex}?vfs=memdb", path is None)
+        self.shown_path = path or ":memory:"
+        self.writer_lock = threading.Lock()
+        self._patience = Patience(config.busy_timeout)
+        self._writer: apsw.Connection | None = None
+        self._suspect = False
+        self._readers: list[apsw.Connection] = []
+        self._readers_free = threading.Semaphore(config.pool_size)
+        self._closed = True
+        self._wal_pages = 0
+        self._upkeep: threading.Thread | None = None
+        self._upkeep_starts = threading.Lock()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Opens the writer's connection; the folder must exist."""
+        check_engine()
+        self._closed = False
+        with self.writer_lock:
+            self._connection()
+
+    def close(self) -> None:
+        """Closes every connection; the last process to do so leaves one file behind."""
+        self._closed = True
+        if self._upkeep is not None:
+            self._upkeep.join()
+        with self.writer_lock:
+            readers, self._readers = self._readers, []
+            for reader in readers:
+                reader.close()
+            if self._writer is not None:
+                self._writer.set_wal_hook(None)
+                self._writer.close()
+                self._writer = None
+
+    def _connection(self) -> apsw.Connection:
+        """The writer's connection, opened anew when the last one met an I/O error. The lock is held."""
+        if self._closed:
+            raise Closed(f"the store at {self.shown_path} is closed")
+        if self._suspect and self._writer is not None:
+            self._writer.close(force=True)
+            self._writer = None
+        if self._writer is None:
+            try:
+                self._writer = connect(self.place, self.config, self._patience)
+            except _ENGINE_ERRORS as error:
+                raise translate(error, self.shown_path) from error
+            self._writer.set_wal_hook(self._on_commit)
+            self._suspect = False
+        return self._writer
+
+    @property
+    def has_page_checksums(self) -> bool:
+        """Whether pages are checked as they are read."""
+        with self.writer_lock:
+            return not self.place.memory and page_checksums(self._connection())
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, jobs: Sequence[Job], *, wait: bool = True) -> list[Outcome]:
+        """The outcomes of recipes that share one commit, in order. The lock must be held.
+
+        With ``wait=False`` the first thing that would have to be waited for raises ``Busy``, before anything ran.
+        """
+        connection = self._connection()
+        self._begin(connection, wait=wait)
+        try:
+            if len(jobs) == 1:
+                outcomes: list[Outcome] = [(self.run(connection, *jobs[0]), None)]
+            else:
+                outcomes = [self._run_alone(connection, job) for job in jobs]
+            self._commit(connection)
+        except BaseException:
+            self._rollback(connection)
+            raise
+        return outcomes
+
+    def _begin(self, connection: apsw.Connection, *, wait: bool) -> None:
+        self._patience.on = wait
+        try:
+            connection.execute("begin immediate")
+        except _ENGINE_ERRORS as error:
+            self._note_io_error(error)
+            raise translate(error, self.shown_path) from error
+        finally:
+            self._patience.on = True
+
+    def _run_alone(self, connection: apsw.Connection, job: Job) -> Outcome:
+        """One recipe of a batch; its failure takes back its own changes only."""
+        connection.execute("savepoint one")
+        try:
+            answer = self.run(connection, *job)
+        except Exception as error:
+            if not connection.in_transaction:  # SQLite gave up the whole transaction (disk full, I/O error)
+                raise
+            connection.execute("rollback to one")
+            connection.execute("release one")
+            return None, error
+        connection.execute("release one")
+        return answer, None
+
+    def _commit(self, connection: apsw.Connection) -> None:
+        try:
+            connection.execute("commit")
+        except apsw.IOError as error:
+            self._suspect = True
+            raise OutcomeUnknown(
+                f"the disk failed while committing to {self.shown_path}: {error}",
+                hint="ask again with the same idempotency_key",
+            ) from error
+        except _ENGINE_ERRORS as error:
+            raise translate(error, self.shown_path) from error
+
+    def _rollback(self, connection: apsw.Connection) -> None:
+        if connection.in_transaction:
+            try:
+                connection.execute("rollback")
+            except apsw.Error:
+                _log.warning("rollback failed on %s; the connection is opened anew", self.shown_path)
+                self._suspect = True
+
+    def _note_io_error(self, error: Exception) -> None:
+        if isinstance(error, apsw.IOError):
+            self._suspect = True
+
+    # -- transactions that span several calls ----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Opens a transaction for ``run_inside``. The lock must be held until ``end``."""
+        self._begin(self._connection(), wait=True)
+
+    def run_inside(self, op: Op[T], scope: Scope) -> T:
+        """One recipe inside the open transaction; a failing one takes back its own changes only."""
+        answer, error = self._run_alone(self._connection(), (op, scope))
+        if error is not None:
+            raise error
+        return answer
+
+    def end(self, *, keep: bool) -> None:
+        """Commits the open transaction, or takes it back."""
+        connection = self._connection()
+        try:
+            if keep:
+                self._commit(connection)
+        finally:
+            self._rollback(connection)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, op: Op[T], scope: Scope) -> T:
+        """The answer of a recipe that changes nothing, from one snapshot."""
+        if self.place.memory:
+            with self.writer_lock:
+                return self.run(self._connection(), op, scope)
+        with self._reader() as connection:
+            connection.execute("begin")
+            try:
+                return self.run(connection, op, scope)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("commit")
+
+    @contextmanager
+    def _reader(self) -> Iterator[apsw.Connection]:
+        if self._closed:
+            raise Closed(f"the store at {self.shown_path} is closed")
+        if not self._readers_free.acquire(timeout=self.config.pool_timeout):
+            raise Unavailable("every reader's connection stayed in use for longer than pool_timeout", retry_after=1.0)
+        connection = None
+        try:
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                patience = Patience(self.config.busy_timeout)
+                connection = connect(self.place, self.config, patience, read_only=True)
+            yield connection
+        except _ENGINE_ERRORS as error:
+            raise translate(error, self.shown_path) from error
+        finally:
+            if connection is not None:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._readers.append(connection)
+            self._readers_free.release()
+
+    # -- statements ------------------------------------------------------------------------------------------------
+
+    def run(self, connection: apsw.Connection, op: Op[T], scope: Scope) -> T:
+        """Drives a recipe to its end, question by question."""
+        steps = op.start()
+        answer: Any = None
+        try:
+            while True:
+                ask = steps.send(answer)
+                try:
+                    answer = self._answer(connection, ask, scope)
+                except _ENGINE_ERRORS as error:
+                    self._note_io_error(error)
+                    raise translate(error, self.shown_path) from error
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            steps.close()
+
+    def _answer(self, connection: apsw.Connection, ask: Ask, scope: Scope) -> Any:
+        if ask.mode is Mode.TOGETHER:
+            return [self._answer(connection, one, scope) for one in ask.asks]
+        statement = self.book[ask.name]
+        variant = statement.variant(ask.flags)
+        text = variant.text
+        if ask.mode is Mode.MANY:
+            connection.executemany(text, (_bound(variant, row, scope) for row in ask.rows))
+            return None
+        params = _bound(variant, ask.params, scope)
+        if ask.where is not None:
+            fragment, values = render(ask.where.filter, ask.where.columns, ask.where.metadata, "w")
+            text = text.replace("{where}", fragment)
+            params.update(values)
+        if self.config.echo_sql:
+            _log.info("%s", statement.name)
+        cursor = connection.execute(text, params)
+        if ask.mode is Mode.ALL:
+            return cursor.fetchall()
+        if ask.mode is Mode.ONE:
+            rows = cursor.fetchall()  # to the end: an update with RETURNING must finish
+            return rows[0] if rows else None
+        return connection.changes()
+
+    def execute(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
+        """The rows of an administrator's statement, in a transaction of its own. The lock must be held."""
+        connection = self._connection()
+        self._begin(connection, wait=True)
+        try:
+            rows = connection.execute(sql, params).fetchall()
+            self._commit(connection)
+        except _ENGINE_ERRORS as error:
+            self._note_io_error(error)
+            raise translate(error, self.shown_path) from error
+        finally:
+            self._rollback(connection)
+        return rows
+
+    def script(self, text: str) -> None:
+        """Runs the statements of a schema step inside the open transaction. The lock must be held."""
+        try:
+            self._connection().execute(text)
+        except _ENGINE_ERRORS as error:
+            raise translate(error, self.shown_path) from error
+
+    # -- the write-ahead log -----------------------------------------------------------------------------------------
+
+    def _on_commit(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._wal_pages = pages
+        if pages >= _PASSIVE_PAGES and (self._upkeep is None or not self._upkeep.is_alive()) and not self._closed:
+            with self._upkeep_starts:
+                self._upkeep = threading.Thread(target=self._move_log, name="perdure-wal", daemon=True)
+                self._upkeep.start()
+        return int(apsw.SQLITE_OK)
+
+    def _move_log(self) -> None:
+        """Moves the log into the file: beside the writers while it is short, between two commits when it is long."""
+        try:
+            connection = connect(self.place, self.config, Patience(self.config.busy_timeout))
+        except _ENGINE_ERRORS as error:
+            _log.warning("WAL upkeep could not open %s: %s", self.shown_path, error)
+            return
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._wal_pages >= _RESTART_PAGES:
+                with self.writer_lock:
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except apsw.BusyError:
+            _log.debug("WAL upkeep of %s met other users and will be tried again", self.shown_path)
+        except _ENGINE_ERRORS as error:
+            _log.warning("WAL upkeep of %s failed: %s", self.shown_path, error)
+        finally:
+            connection.close()
+
+    def checkpoint_log(self) -> int:
+        """Moves the whole log into the file now; returns the bytes that remain in it."""
+        with self.writer_lock:
+            try:
+                self._connection().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                _log.info("others are using %s; its log stays as it is", self.shown_path)
+            except _ENGINE_ERRORS as error:
+                raise translate(error, self.shown_path) from error
+        log = Path(f"{self.place.path}-wal")
+        return log.stat().st_size if log.exists() else 0
+
+
+def _bound(variant: Variant, params: dict[str, Any], scope: Scope) -> dict[str, Any]:
+    """The parameters with the scope's own bound over whatever a recipe may have put there."""
+    wanted = variant.params
+    if "tenant" in wanted:
+        params["tenant"] = scope.tenant
+    if "actor" in wanted:
+        params["actor"] = scope.actor
+        params["reason"] = scope.reason
+    for name, value in params.items():
+        if type(value) is list:
+            params[name] = json.dumps(value)  # read back with json_each
+    return params

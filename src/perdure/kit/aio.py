@@ -1,0 +1,86 @@
+"""What differs between asyncio and threads, the asyncio half. ``blocking.py`` has the same names for threads.
+
+Services use nothing else of this kind, so that their blocking twins can be generated from them.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from perdure.grammar import Scope
+from perdure.values.config import PersistenceConfig
+from perdure.values.errors import MissingExtra
+
+T = TypeVar("T")
+
+Lock = asyncio.Lock
+sleep = asyncio.sleep
+
+
+async def nap(longest: float) -> None:
+    """Waits for a random while of at most ``longest`` seconds, so that two that collided do not collide again."""
+    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
+
+
+async def off_loop(work: Callable[[], T]) -> T:
+    """The result of blocking work, done where it does not hold up others."""
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+class Background:
+    """One piece of work that goes on beside the caller until it is stopped."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begins the work."""
+
+        async def run() -> None:
+            await work()
+
+        self._task = asyncio.get_running_loop().create_task(run())
+
+    @property
+    def running(self) -> bool:
+        """Whether the work was started and has not ended."""
+        return self._task is not None and not self._task.done()
+
+    async def pause(self, seconds: float) -> bool:
+        """Whether to go on, after a wait that ends early when asked to stop."""
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return True
+        return False
+
+    async def stop(self) -> None:
+        """Asks the work to end and waits for it."""
+        self._stop.set()
+        if self._task is not None:
+            await self._task
+
+
+def driver_for(config: PersistenceConfig) -> Any:
+    """The driver that speaks to the configured engine."""
+    if config.engine == "sqlite":
+        from perdure.drivers.sqlite.aio import AsyncSqlite  # noqa: PLC0415 - opening one engine imports one driver
+
+        return AsyncSqlite(config)
+    try:
+        from perdure.drivers.postgres.groups import GroupingPostgres  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtra("PostgreSQL needs psycopg", hint="pip install 'perdure[postgres]'") from error
+    return GroupingPostgres(config)
+
+
+def guest_driver(connection: Any, config: PersistenceConfig) -> Any:
+    """A driver on somebody else's psycopg connection."""
+    from perdure.drivers.postgres.guest import AsyncGuest  # noqa: PLC0415
+
+    return AsyncGuest(connection, config)
+
+
+__all__ = ["Background", "Lock", "Scope", "driver_for", "guest_driver", "nap", "off_loop", "sleep"]

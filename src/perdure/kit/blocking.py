@@ -1,0 +1,77 @@
+"""What differs between asyncio and threads, the threads' half. ``aio.py`` has the same names for asyncio."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from perdure.grammar import Scope
+from perdure.values.config import PersistenceConfig
+from perdure.values.errors import MissingExtra
+
+T = TypeVar("T")
+
+Lock = threading.Lock
+sleep = time.sleep
+
+
+def nap(longest: float) -> None:
+    """Waits for a random while of at most ``longest`` seconds, so that two that collided do not collide again."""
+    time.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
+
+
+def off_loop(work: Callable[[], T]) -> T:
+    """The result of blocking work."""
+    return work()
+
+
+class Background:
+    """One piece of work that goes on beside the caller until it is stopped."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begins the work."""
+        self._thread = threading.Thread(target=work, name="perdure-background", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the work was started and has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def pause(self, seconds: float) -> bool:
+        """Whether to go on, after a wait that ends early when asked to stop."""
+        return not self._stop.wait(seconds)
+
+    def stop(self) -> None:
+        """Asks the work to end and waits for it."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+def driver_for(config: PersistenceConfig) -> Any:
+    """The driver that speaks to the configured engine."""
+    if config.engine == "sqlite":
+        from perdure.drivers.sqlite.blocking import BlockingSqlite  # noqa: PLC0415
+
+        return BlockingSqlite(config)
+    try:
+        from perdure.drivers.postgres.blocking import BlockingPostgres  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtra("PostgreSQL needs psycopg", hint="pip install 'perdure[postgres]'") from error
+    return BlockingPostgres(config)
+
+
+def guest_driver(connection: Any, config: PersistenceConfig) -> Any:
+    """A driver on somebody else's psycopg connection."""
+    from perdure.drivers.postgres.guest_blocking import BlockingGuest  # noqa: PLC0415
+
+    return BlockingGuest(connection, config)
+
+
+__all__ = ["Background", "Lock", "Scope", "driver_for", "guest_driver", "nap", "off_loop", "sleep"]

@@ -1,0 +1,62 @@
+"""Recipes on the change feed and the trail. Entries are written through ``perdure.grammar.note``."""
+
+from datetime import datetime
+
+import msgspec
+
+from perdure.grammar import Params, Row, Steps, fetch_all, fetch_one, op
+from perdure.values import limits
+from perdure.values.clock import to_datetime
+from perdure.values.errors import Invalid
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One entry: who did what to which object, and when. ``cursor`` continues the feed after it."""
+
+    cursor: str
+    kind: str
+    verb: str
+    object_id: str
+    parent_id: str | None
+    actor: str | None
+    reason: str | None
+    at: datetime
+
+
+def parse_cursor(cursor: str | None) -> tuple[int, int]:
+    """(transaction, position) of a feed's cursor; (0, 0), the beginning, for None."""
+    if cursor is None:
+        return 0, 0
+    tx, dot, position = str(cursor).partition(".")
+    if not (dot and tx.isascii() and tx.isdigit() and position.isascii() and position.isdigit() and len(cursor) < 60):
+        raise Invalid(f"since is not a cursor of this feed: {str(cursor)[:60]!r}", field="since")
+    return int(tx), int(position)
+
+
+def _change(row: Row) -> Change:
+    return Change(f"{row[1]}.{row[0]}", row[2], row[3], row[4], row[5], row[6], row[7], to_datetime(row[8]))
+
+
+@op(reads=True)
+def since(cursor: tuple[int, int], kinds: list[str] | None, limit: int) -> Steps[list[Change]]:
+    """The next entries of the feed, oldest first."""
+    params: Params = {} if kinds is None else {"kinds": kinds}
+    flags = frozenset(params)
+    rows = yield from fetch_all(
+        "changes.since", flags=flags, tx=cursor[0], position=cursor[1], limit=limit, **params
+    )  # fmt: skip
+    return [_change(row) for row in rows]
+
+
+@op(reads=True)
+def latest() -> Steps[str]:
+    """The cursor of the newest entry, for those who want only what comes after now."""
+    row = yield from fetch_one("changes.latest")
+    return "0.0" if row is None else f"{row[1]}.{row[0]}"
+
+
+@op(reads=True, long=True)
+def trail(kind: str, object_id: str) -> Steps[list[Change]]:
+    """What was done to one object, oldest first, at most a page of it."""
+    rows = yield from fetch_all("changes.of_object", kind=kind, object=object_id, limit=limits.PAGE)
+    return [_change((row[0], 0, *row[1:])) for row in rows]

@@ -1,0 +1,78 @@
+-- Every change leaves one entry here; a message's row number is its entry's position.
+
+-- name: next_position
+-- does: The position of the next entry (on SQLite valid inside this transaction, the only one that writes).
+-- only: sqlite
+-- system
+select coalesce(max(position), 0) + 1 from changes;
+
+-- name: next_position
+-- does: The position of the next entry, from a sequence.
+-- only: postgres
+-- system
+select nextval('changes_position');
+
+-- name: next_positions
+-- does: The positions of the next entries, lowest first.
+-- only: sqlite
+-- system
+with recursive upwards (i) as (select 1 union all select i + 1 from upwards where i < :count)
+select (select coalesce(max(position), 0) from changes) + i from upwards;
+
+-- name: next_positions
+-- does: The positions of the next entries, lowest first.
+-- only: postgres
+-- system
+select nextval('changes_position') from generate_series(1, :count);
+
+-- name: note
+-- does: Writes one entry: who did what to which object, when and why.
+insert into changes (position, tenant, kind, verb, object, parent, actor, reason, at)
+values (:position, :tenant, :kind, :verb, :object, :parent, :actor, :reason, :now);
+
+-- name: since
+-- does: The feed after a cursor, oldest first; never past an entry that an open transaction may still precede.
+select
+  position, tx, --if postgres
+  position, 0,  --if sqlite
+  kind, verb, object, parent, actor, reason, at
+from changes
+where tenant = :tenant
+  and position > :position                                                              --if sqlite
+  and (tx, position) > (:tx, :position)                                                 --if postgres
+  and tx < cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint)        --if postgres
+  and kind in (select value from json_each(:kinds))                                     --if kinds sqlite
+  and kind = any(:kinds)                                                                --if kinds postgres
+order by position      --if sqlite
+order by tx, position  --if postgres
+limit :limit;
+
+-- name: latest
+-- does: The cursor of the newest entry that the feed may show.
+select
+  position, tx --if postgres
+  position, 0  --if sqlite
+from changes
+where tenant = :tenant
+  and tx < cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint)        --if postgres
+order by position desc      --if sqlite
+order by tx desc, position desc  --if postgres
+limit 1;
+
+-- name: of_object
+-- does: The trail of one object, oldest first.
+-- scan: entries are found by tenant only; the trail of one object is an administrator's question
+select position, kind, verb, object, parent, actor, reason, at
+from changes
+where tenant = :tenant and object = :object and kind = :kind
+order by position
+limit :limit;
+
+-- name: forget_object
+-- does: Takes the names out of the entries of an erased object; that something was erased, when and by whom stays.
+-- scan: erasing is rare and must find every entry
+update changes
+set object = case when object = :object and kind = :kind then :pseudonym else object end,
+    parent = case when parent = :object then :pseudonym else parent end,
+    reason = null
+where tenant = :tenant and ((object = :object and kind = :kind) or parent = :object);

@@ -1,0 +1,282 @@
+"""Recipes on messages: append, read, edit, delete, erase, the trail."""
+
+from collections.abc import Callable, Sequence
+
+from perdure.grammar import (
+    Params, Row, Steps, asking, asking_one, execute, execute_many, fetch_all, fetch_one, noting, note, op, together,
+)  # fmt: skip
+from perdure.rooms.conversations.draft import MessageRole
+from perdure.rooms.conversations.usage import TokenUsage
+from perdure.rooms.conversations.values import (
+    Message, MessageVersion, Prepared, Sums, check_places, message_of, usage_of, version_of,
+)  # fmt: skip
+from perdure.values import tagged
+from perdure.values.clock import Micros, to_datetime
+from perdure.values.errors import Conflict, NotFound
+
+_DAY = 86_400_000_000
+_ASCENDING = frozenset({"ascending"})
+_DESCENDING = frozenset({"descending"})
+_LOCKED = frozenset({"locked"})
+
+
+# -- appending -------------------------------------------------------------------------------------------------------------
+
+
+@op(groups=True)
+def append(conversation_id: str, drafts: Sequence[Prepared], now: Micros) -> Steps[list[Message]]:
+    """The messages at the next seqs of the conversation, all or none; ``NotFound`` when there is none."""
+    sums = Sums()
+    latest = 0
+    for draft in drafts:
+        sums.add(draft.usage)
+        latest = max(latest, draft.created_at)
+    taking = asking_one(
+        "conversations.take_seqs", id=conversation_id, count=len(drafts), input_tokens=sums.input_tokens,
+        output_tokens=sums.output_tokens, total_tokens=sums.total_tokens, cost=sums.cost, latest=latest, now=now,
+    )  # fmt: skip
+    taken: Row | None
+    positions: list[int]
+    if len(drafts) == 1:
+        taken, place = yield from together(taking, asking_one("changes.next_position"))
+        positions = [place[0]]
+    else:
+        (taken,) = yield from together(taking)
+        rows = yield from fetch_all("changes.next_positions", count=len(drafts))
+        positions = [row[0] for row in rows]
+    if taken is None:
+        raise NotFound(f"there is no conversation {conversation_id!r}", field="conversation_id")
+    conversation, first_seq, user_id, agent_id = taken
+    yield from _insert(conversation, conversation_id, first_seq, positions, drafts, now)
+    yield from _report(drafts, user_id, agent_id, 1)
+    return [_appended(conversation_id, first_seq + index, draft) for index, draft in enumerate(drafts)]
+
+
+@op(long=True)
+def append_many(conversation_id: str, drafts: Sequence[Prepared], now: Micros) -> Steps[list[Message]]:
+    """The same for so many messages that they are a transaction of their own."""
+    return (yield from append(conversation_id, drafts, now))
+
+
+def _insert(
+    conversation: int, conversation_id: str, first_seq: int, positions: list[int], drafts: Sequence[Prepared], now: Micros
+) -> Steps[None]:
+    rows = [
+        _row(conversation, first_seq + index, position, draft)
+        for index, (position, draft) in enumerate(zip(positions, drafts, strict=True))
+    ]
+    notes = [
+        noting("message", "add", draft.id, conversation_id, position, now)
+        for position, draft in zip(positions, drafts, strict=True)
+    ]
+    if len(rows) == 1:
+        yield from together(asking("conversations.add_message", **rows[0]), notes[0])
+    else:
+        yield from execute_many("conversations.add_message", rows)
+        yield from execute_many("changes.note", [entry.params for entry in notes])
+
+
+def _row(conversation: int, seq: int, position: int, draft: Prepared) -> Params:
+    usage = draft.usage
+    return {
+        "ord": position, "conversation": conversation, "seq": seq, "id": draft.id, "role": draft.role,
+        "name": draft.name, "body": draft.body, "form": draft.form, "metadata": draft.metadata,
+        **usage_params(usage), "parent_id": draft.parent_id, "created_at": draft.created_at,
+    }  # fmt: skip
+
+
+def usage_params(usage: TokenUsage | None) -> Params:
+    """The columns of a message's token usage; all null when nothing was recorded."""
+    if usage is None:
+        return {"input_tokens": None, "output_tokens": None, "total_tokens": None, "model": None, "cost": None}
+    return {
+        "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "total_tokens": usage.total_tokens,
+        "model": usage.model, "cost": usage.cost_nanos,
+    }  # fmt: skip
+
+
+def _report(drafts: Sequence[Prepared], user_id: str, agent_id: str, sign: int) -> Steps[None]:
+    """The new messages' tokens in the report, one row for each model and day."""
+    groups: dict[tuple[str, int], Sums] = {}
+    for draft in drafts:
+        if draft.usage is not None:
+            sums = groups.setdefault((draft.usage.model or "", draft.created_at // _DAY), Sums())
+            sums.add(draft.usage, sign)
+    for (model, day), sums in sorted(groups.items()):
+        yield from _add_to_report(user_id, agent_id, model, day, sums)
+
+
+def _add_to_report(user_id: str, agent_id: str, model: str, day: int, sums: Sums) -> Steps[None]:
+    yield from execute(
+        "conversations.add_to_report", user_id=user_id, agent_id=agent_id, model=model, day=day,
+        messages=sums.messages, input_tokens=sums.input_tokens, output_tokens=sums.output_tokens,
+        total_tokens=sums.total_tokens, cost=sums.cost,
+    )  # fmt: skip
+
+
+def _appended(conversation_id: str, seq: int, draft: Prepared) -> Message:
+    """The message as a later read gives it back, without reading it."""
+    metadata = tagged.decode(draft.metadata) if draft.metadata else {}
+    return Message(
+        draft.id, conversation_id, seq, MessageRole(draft.role), draft.content, draft.name, metadata, draft.usage,
+        to_datetime(draft.created_at), draft.parent_id,
+    )  # fmt: skip
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------------
+
+
+def read_messages(
+    conversation: Row, low: int, high: int, *, limit: int, newest: bool = False, roles: list[str] | None = None
+) -> Steps[list[Row]]:
+    """Living rows with ``low <= seq <= high`` in order of seq: the oldest ``limit`` of them, or the newest.
+
+    A fork's rows come from the conversations it shares with, segment by segment.
+    """
+    owner, inherits = conversation[0], conversation[15]
+    segments: list[tuple[int, int, int]] = [(owner, inherits + 1, high)]
+    if inherits and low <= inherits:
+        found = yield from fetch_all("conversations.segments", conversation=owner)
+        segments = [(origin, first, last) for origin, first, last in found] + segments
+    flags = _DESCENDING if newest else _ASCENDING
+    params: Params = {}
+    if roles is not None:
+        flags = flags | {"roles"}
+        params["roles"] = roles
+    rows: list[Row] = []
+    for origin, first, last in reversed(segments) if newest else segments:
+        if len(rows) >= limit or max(low, first) > min(high, last):
+            continue
+        part = yield from fetch_all(
+            "conversations.messages", flags=flags, conversation=origin, low=max(low, first), high=min(high, last),
+            limit=limit - len(rows), **params,
+        )  # fmt: skip
+        check_places(part, origin, descending=newest)
+        rows += part
+    return rows[::-1] if newest else rows
+
+
+@op(reads=True)
+def page(
+    conversation_id: str, low: int, high: int | None, limit: int, newest: bool, roles: list[str] | None
+) -> Steps[tuple[list[Message], bool]]:
+    """The messages, and whether there are more in the direction of reading; none of an unknown conversation."""
+    conversation = yield from fetch_one("conversations.by_id", id=conversation_id)
+    if conversation is None:
+        return [], False
+    top = conversation[8] - 1 if high is None else min(high, conversation[8] - 1)
+    rows = yield from read_messages(conversation, low, top, limit=limit + 1, newest=newest, roles=roles)
+    more = len(rows) > limit
+    kept = (rows[1:] if newest else rows[:limit]) if more else rows
+    return [message_of(row, conversation_id) for row in kept], more
+
+
+@op(reads=True)
+def get(message_id: str) -> Steps[Message | None]:
+    """One message by its id, as its own conversation shows it."""
+    row = yield from fetch_one("conversations.message", id=message_id)
+    return None if row is None else message_of(row, row[17])
+
+
+@op(reads=True)
+def history(message_id: str) -> Steps[list[MessageVersion]]:
+    """What a message said before, oldest first."""
+    rows = yield from fetch_all("conversations.history", id=message_id)
+    return [version_of(row) for row in rows]
+
+
+@op(reads=True)
+def taken(message_ids: list[str]) -> Steps[set[str]]:
+    """Which of these message ids exist."""
+    rows = yield from fetch_all("conversations.ids_taken", ids=message_ids)
+    return {row[0] for row in rows}
+
+
+# -- changing --------------------------------------------------------------------------------------------------------------
+
+
+@op
+def edit(
+    message_id: str, change: Callable[[Message], Prepared], expected_version: int | None, now: Micros
+) -> Steps[Message]:
+    """The message as ``change`` rewrites it; what it said goes into its trail, its totals are corrected."""
+    row = yield from fetch_one("conversations.message", flags=_LOCKED, id=message_id)
+    if row is None:
+        raise NotFound(f"there is no message {message_id!r}", field="message_id")
+    if expected_version is not None and row[16] != expected_version:
+        raise Conflict(
+            f"message {message_id!r} has version {row[16]}, not {expected_version}", field="expected_version",
+            hint="read it again and repeat the change",
+        )  # fmt: skip
+    new = change(message_of(row, row[17]))
+    yield from execute("conversations.keep_version", ord=row[0], verb="edit", now=now)
+    yield from execute(
+        "conversations.rewrite", ord=row[0], name=new.name, body=new.body, form=new.form, metadata=new.metadata,
+        **usage_params(new.usage),
+    )  # fmt: skip
+    yield from _correct(row, new.usage, 0, now)
+    yield from note("message", "edit", message_id, row[17], now)
+    changed = yield from fetch_one("conversations.message", id=message_id)
+    assert changed is not None
+    return message_of(changed, changed[17])
+
+
+def _correct(row: Row, new: TokenUsage | None, messages: int, now: Micros) -> Steps[None]:
+    """Takes a message's old usage out of totals and report and puts its new one in."""
+    old = usage_of(row[9:14])
+    totals = Sums()
+    totals.add(old, -1)
+    totals.add(new, 1)
+    yield from execute(
+        "conversations.add_totals", conversation=row[1], seq=row[2], messages=messages,
+        input_tokens=totals.input_tokens, output_tokens=totals.output_tokens, total_tokens=totals.total_tokens,
+        cost=totals.cost, now=now,
+    )  # fmt: skip
+    day = row[15] // _DAY
+    for usage, sign in ((old, -1), (new, 1)):
+        if usage is not None:
+            sums = Sums()
+            sums.add(usage, sign)
+            yield from _add_to_report(row[18], row[19], usage.model or "", day, sums)
+
+
+def delete(message_id: str, now: Micros) -> Steps[int]:
+    """The row number of the deleted message: it leaves every answer but its trail, and its seq stays taken."""
+    row = yield from fetch_one("conversations.message", flags=_LOCKED, id=message_id)
+    if row is None:
+        raise NotFound(f"there is no message {message_id!r}", field="message_id")
+    yield from execute("conversations.keep_version", ord=row[0], verb="delete", now=now)
+    yield from execute("conversations.blank", ord=row[0], state=1, id=message_id)
+    yield from _correct(row, None, -1, now)
+    yield from note("message", "delete", message_id, row[17], now)
+    return row[0]
+
+
+def erase(message_id: str, now: Micros, pseudonym: str) -> Steps[int]:
+    """The row number of the erased message: its content and its trail are gone, its id too; it may have been deleted."""
+    found = yield from fetch_one("conversations.any_message", id=message_id)
+    if found is None:
+        raise NotFound(f"there is no message {message_id!r}", field="message_id")
+    if found[3] == 0:
+        row = yield from fetch_one("conversations.message", id=message_id)
+        assert row is not None
+        yield from _correct(row, None, -1, now)
+    yield from execute("conversations.forget_versions", ord=found[0])
+    yield from execute("conversations.blank", ord=found[0], state=2, id=pseudonym)
+    yield from execute("changes.forget_object", object=message_id, kind="message", pseudonym=pseudonym)
+    yield from note("message", "erase", pseudonym, found[4], now)
+    return found[0]
+
+
+# -- flushing --------------------------------------------------------------------------------------------------------------
+
+
+@op(reads=True, long=True)
+def stored(conversation_id: str) -> Steps[list[tuple[str, str, str | None, str, int]]]:
+    """(id, role, name, body, form) of every living message, in order of seq."""
+    conversation = yield from fetch_one("conversations.by_id", id=conversation_id)
+    if conversation is None:
+        return []
+    rows = yield from read_messages(conversation, 1, conversation[8], limit=conversation[8])
+    return [(row[3], row[4], row[5], row[6], row[7]) for row in rows]
+

@@ -1,0 +1,228 @@
+"""The store: one database with everything an agent remembers, and the verbs on it."""
+
+import os
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from perdure.kit import aio as kit
+from perdure.rooms.conversations import ops as conversations
+from perdure.rooms.conversations.usage import cost_of_nanos
+from perdure.schema import plan as schema
+from perdure.services.chores import Chores
+from perdure.services.conversations import ConversationVerbs
+from perdure.services.feed import FeedVerbs
+from perdure.services.handle import _inside, config_for
+from perdure.services.messages import MessageVerbs
+from perdure.services.search import SearchVerbs
+from perdure.services.tracking import TrackingVerbs
+from perdure.services.transfer import TransferVerbs
+from perdure.values.clock import Clock, system_clock, to_datetime
+from perdure.values.config import PersistenceConfig, seconds
+from perdure.values.errors import Forbidden, Invalid, Misused, SchemaBehind
+
+
+class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVerbs, TrackingVerbs):
+    """What ``perdure.open`` returns: conversations, search, accounts and the change feed in one database.
+
+    Building one does no I/O; ``initialize`` (or the first verb, or ``async with``) opens it.
+    """
+
+    def __init__(
+        self,
+        where: PersistenceConfig | str | os.PathLike[str] | None = None,
+        *,
+        chores: bool = False,
+        clock: Clock = system_clock,
+    ) -> None:
+        super().__init__(config_for(where), clock=clock)
+        self._runs_chores = chores
+
+    # -- life ------------------------------------------------------------------------------------------------------------
+
+    async def initialize(
+        self, create_schema: bool = True, run_migrations: bool = True, check_version: bool = True
+    ) -> Self:
+        """The store, connected and with the library's schema; calling it again does no harm.
+
+        Raises ``SchemaBehind`` when the schema is missing (older) and ``create_schema`` (``run_migrations``) is false,
+        ``SchemaAhead`` for a database newer than the library, which is left untouched. ``check_version=False`` looks at
+        nothing.
+        """
+        self._initialize_on_use = False
+        try:
+            driver = await self._ready()
+        finally:
+            self._initialize_on_use = True
+        if check_version:
+            try:
+                await driver.initialize(create=create_schema, migrate_steps=run_migrations)
+            except BaseException:
+                await self.close()
+                raise
+        if self._runs_chores and self._shared.chores is None:
+            self._shared.chores = Chores(self)
+            self._shared.chores.start()
+        return self
+
+    async def close(self) -> None:
+        """Lets what was asked for finish and closes every connection; later calls raise ``Closed``."""
+        shared = self._shared
+        if not self._is_root:
+            raise Misused("this handle does not own the store's connections; close the store itself")
+        if shared.chores is not None:
+            await shared.chores.stop()
+            shared.chores = None
+        shared.closed = True
+        driver, shared.driver = shared.driver, None
+        if driver is not None:
+            await driver.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.initialize()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- transactions ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def transaction(self, timeout: float | str | None = None) -> AsyncIterator[Self]:  # noqa: ASYNC109
+        """A handle whose verbs commit together when the block ends, or leave nothing when it raises.
+
+        Verbs of the store itself inside the block are ``Misused``. The time limit (5 s unless ``timeout`` or
+        ``idle_in_transaction_session_timeout`` says otherwise) takes the transaction back and raises ``Busy``.
+        """
+        if self._session is not None:
+            raise Misused("a transaction is open already; its handle takes every verb")
+        if _inside.get() is self._shared:
+            raise Misused("a transaction of this store is open already in this task")
+        limit = None if timeout is None else seconds(timeout, "timeout")
+        driver = self._shared.driver
+        if driver is None or self._shared.closed:
+            driver = await self._ready()
+        async with driver.transaction(limit) as session:
+            handle = self._with(self._scope)
+            handle._session = session
+            token = _inside.set(self._shared)
+            try:
+                yield handle
+            finally:
+                _inside.reset(token)
+
+    def within(self, connection: Any) -> Self:
+        """A handle that works inside the transaction of a psycopg connection of yours (PostgreSQL only).
+
+        What it does is committed or taken back by you, together with your own statements.
+        """
+        if self.config.engine != "postgres":
+            raise Misused("within() takes a PostgreSQL connection; on SQLite use store.transaction()")
+        handle = self._with(self._scope)
+        handle._session = kit.guest_driver(connection, self.config)
+        return handle
+
+    # -- administration ------------------------------------------------------------------------------------------------------
+
+    async def execute(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """The rows of an administrator's SQL statement, in a transaction of its own.
+
+        Parameters are written as the engine's driver takes them (``?``/``:name``, ``%s``/``%(name)s``). A handle of
+        one tenant may not: ``Forbidden``.
+        """
+        if self.tenant != "default":
+            raise Forbidden("a tenant's handle may not run SQL of its own", hint="use the store that opened it")
+        if not isinstance(sql, str) or not sql.strip():
+            raise Invalid("sql must not be blank", field="sql")
+        if self._session is not None or _inside.get() is self._shared:
+            raise Misused("execute has a transaction of its own; call it outside the block")
+        driver = self._shared.driver or await self._ready()
+        return await driver.execute(sql, params, self._scope)
+
+    async def verify(self) -> list[str]:
+        """What the schema lacks, in words; empty when all is there. It changes nothing."""
+        driver = self._shared.driver or await self._ready()
+        return await driver.verify()
+
+    def schema_sql(self) -> str:
+        """The schema as SQL text, for people who run their own migration tool (then open with create_schema=False)."""
+        return schema.schema_sql(self.config.engine)
+
+    async def upkeep(self) -> None:
+        """Moves SQLite's write-ahead log into the file; nothing on PostgreSQL."""
+        driver = self._shared.driver or await self._ready()
+        await driver.upkeep()
+
+    async def run_chores(self) -> list[str]:
+        """Runs the housekeeping that is due now and that no other process has taken; returns the names."""
+        return await (self._shared.chores or Chores(self)).run_due()
+
+    async def stats(self) -> dict[str, Any]:
+        """Counts and sizes of this tenant: conversations, messages, tokens, cost, first and latest activity."""
+        count, messages, tokens, cost, first, latest = await self._run(conversations.counts())
+        return {
+            "tenant": self.tenant,
+            "conversations": count,
+            "messages": messages,
+            "tokens": tokens,
+            "cost": cost_of_nanos(cost),
+            "first_created_at": None if first is None else to_datetime(first),
+            "latest_message_at": None if latest is None else to_datetime(latest),
+            "tracking_failures": self._shared.tracking_failures,
+        }
+
+    async def doctor(self, repair: bool = False) -> dict[str, Any]:
+        """What is known about the store's health: engine, versions, schema, totals, chores; ``problems`` in words.
+
+        It reads every page and row. With ``repair`` what is derived (the text index) is built anew.
+        """
+        driver = self._shared.driver or await self._ready()
+        report: dict[str, Any] = await driver.inspect()
+        report["address"] = self.config.safe_url
+        report["schema_version"] = len(schema.steps(self.config.engine))
+        problems: list[str] = report["problems"]
+        try:
+            problems += await driver.verify()
+        except SchemaBehind as error:
+            problems.append(error.message)
+        broken = await self._run(conversations.broken_totals())
+        problems += [f"the totals or seqs of conversation {name!r} do not add up" for name in broken]
+        chores = await Chores(self).states()
+        problems += [f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in chores if chore.overdue]
+        report["chores"] = {chore.name: chore.outcome or "never ran" for chore in chores}
+        if repair:
+            await self.rebuild_text()
+            report["repaired"] = ["text index"]
+        return report
+
+    def __del__(self) -> None:
+        shared = getattr(self, "_shared", None)
+        if shared is not None and getattr(shared, "driver", None) is not None and self._is_root:
+            warnings.warn(f"a store at {shared.config.safe_url} was not closed", ResourceWarning, stacklevel=2)
+
+
+class PostgresStore(Store):
+    """A store on PostgreSQL."""
+
+    def __init__(self, config: PersistenceConfig | str | None = None, *, chores: bool = False, clock: Clock = system_clock) -> None:
+        super().__init__(config, chores=chores, clock=clock)
+        if self.config.engine != "postgres":
+            raise Invalid("PostgresStore takes a postgresql:// address", field="connection_string")
+
+
+class SQLiteStore(Store):
+    """A store in an SQLite file (or ``":memory:"``)."""
+
+    def __init__(
+        self,
+        config_or_path: PersistenceConfig | str | os.PathLike[str] | None = None,
+        *,
+        chores: bool = False,
+        clock: Clock = system_clock,
+    ) -> None:
+        super().__init__(config_or_path, chores=chores, clock=clock)
+        if self.config.engine != "sqlite":
+            raise Invalid("SQLiteStore takes a path or an sqlite:// address", field="connection_string")

@@ -1,0 +1,93 @@
+# Generated from perdure/services/chores.py by tools/generate_sync.py; change that file and run `make sync`.
+"""Housekeeping: what has to be done now and then, by one runner at a time.
+
+A chore that fails is logged with its error, noted in its row, and tried again at its next turn.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from perdure.kit import blocking as kit
+from perdure.rooms.chores import ops as recipes
+from perdure.rooms.chores.ops import ChoreState
+from perdure.rooms.keys import ops as keys
+from perdure.values.errors import PerdureError
+from perdure.values.ids import new_id
+
+_LEASE_SECONDS = 300
+_ROUND_SECONDS = 5.0
+GRACE_SECONDS = 3600
+_log = logging.getLogger("perdure.chores")
+
+
+class Chore(msgspec.Struct, frozen=True):
+    """A piece of housekeeping: its name, how often it is due, and what it does."""
+
+    name: str
+    every_seconds: int
+    work: Callable[[], Any]
+
+
+class Chores:
+    """Runs the chores of a store, in the background or once over."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._owner = new_id()
+        self._background = kit.Background()
+        self.chores = [
+            Chore("text_index", 10, store.absorb_text),
+            Chore("idempotency", 600, self._expire_keys),
+            Chore("upkeep", 60, store.upkeep),
+        ]
+
+    def _expire_keys(self) -> int:
+        return self._store._run(keys.expire(self._store._clock()))  # noqa: SLF001 - a part of the store
+
+    def start(self) -> None:
+        """Begins to look for due chores every few seconds."""
+        self._background.start(self._loop)
+
+    def stop(self) -> None:
+        """Lets the chore that runs finish and looks no more."""
+        self._background.stop()
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                self.run_due()
+            except PerdureError as error:
+                _log.warning("chores could not be looked up: %s", error.code)
+            if not self._background.pause(_ROUND_SECONDS):
+                return
+
+    def run_due(self) -> list[str]:
+        """The names of the chores that were due, free, and were run now."""
+        done: list[str] = []
+        for chore in self.chores:
+            if self._run_one(chore):
+                done.append(chore.name)
+        return done
+
+    def _run_one(self, chore: Chore) -> bool:
+        store = self._store
+        name = f"{store.tenant}/{chore.name}"
+        if not store._run(recipes.lease(name, self._owner, store._clock(), _LEASE_SECONDS)):  # noqa: SLF001
+            return False
+        outcome = "ok"
+        try:
+            chore.work()
+        except PerdureError as error:
+            outcome = f"failed: {error.code}"
+            _log.warning("chore %s failed: %s", name, error)
+        now = store._clock()  # noqa: SLF001
+        due_at = now + chore.every_seconds * 1_000_000
+        store._run(recipes.finish(name, self._owner, now, due_at, outcome))  # noqa: SLF001
+        return True
+
+    def states(self) -> list[ChoreState]:
+        """Every chore: when it last ran and how it went, when it is due, whether it is overdue by an hour."""
+        return self._store._run(recipes.states(self._store._clock(), GRACE_SECONDS))  # noqa: SLF001

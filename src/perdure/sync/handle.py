@@ -1,0 +1,143 @@
+# Generated from perdure/services/handle.py by tools/generate_sync.py; change that file and run `make sync`.
+"""What every service stands on: a driver, a scope, a clock, and the rules about transactions.
+
+A handle is cheap: ``acting_as`` and ``transaction`` give another one over the same connections.
+"""
+
+import copy
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Self, TypeVar
+
+from perdure.grammar import Op, Scope
+from perdure.kit import blocking as kit
+from perdure.rooms.keys import ops as keys
+from perdure.values import limits
+from perdure.values.clock import Clock, system_clock
+from perdure.values.config import PersistenceConfig
+from perdure.values.errors import Closed, Invalid, Misused
+
+T = TypeVar("T")
+
+_inside: ContextVar["Shared | None"] = ContextVar("perdure_transaction", default=None)
+
+
+class Shared:
+    """What all handles of one store share."""
+
+    def __init__(self, config: PersistenceConfig) -> None:
+        self.config = config
+        self.driver: Any = None
+        self.opening = kit.Lock()
+        self.closed = False
+        self.ensured: dict[tuple[str, str], Any] = {}
+        """Conversations that will be created with their first message, by tenant and id."""
+        self.tracking_failures = 0
+        self.chores: Any = None
+
+
+class Handle:
+    """A view of a store: on whose behalf, and inside which transaction."""
+
+    def __init__(self, config: PersistenceConfig, *, clock: Clock = system_clock) -> None:
+        self._shared = Shared(config)
+        self._scope = Scope()
+        self._clock = clock
+        self._session: Any = None
+        self._initialize_on_use = True
+        self._is_root = True
+
+    # -- scope -------------------------------------------------------------------------------------------------------------
+
+    def acting_as(self, actor: str, reason: str | None = None) -> Self:
+        """A handle whose changes are recorded under ``actor``'s name, with ``reason`` when given."""
+        limits.text(actor, "actor", limits.NAME_BYTES)
+        if reason is not None:
+            limits.text(reason, "reason", limits.TITLE_BYTES)
+        return self._with(Scope(self._scope.tenant, actor, reason))
+
+    def for_tenant(self, tenant: str) -> Self:
+        """A handle that sees and changes the rows of one tenant only, by any argument, filter, cursor or id."""
+        limits.identifier(tenant, "tenant")
+        return self._with(Scope(tenant, self._scope.actor, self._scope.reason))
+
+    def _with(self, scope: Scope) -> Self:
+        twin = copy.copy(self)
+        twin._scope = scope
+        twin._is_root = False
+        return twin
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that this handle is bound to."""
+        return self._scope.tenant
+
+    @property
+    def config(self) -> PersistenceConfig:
+        """The store's settings."""
+        return self._shared.config
+
+    # -- running ------------------------------------------------------------------------------------------------------------
+
+    def _run(self, op: Op[T]) -> T:
+        """The answer of a recipe: in this handle's transaction, or in one of its own."""
+        session = self._session
+        if session is not None:
+            return session.run(op, self._scope)
+        if _inside.get() is self._shared:
+            raise Misused(
+                "a verb of the store was called inside its transaction block",
+                hint="call it on what `with store.transaction() as t` gave you",
+            )
+        driver = self._shared.driver
+        if driver is None or self._shared.closed:
+            driver = self._ready()
+        return driver.run(op, self._scope)
+
+    def _ready(self) -> Any:
+        """The open driver; opened by the first use where nobody did it before."""
+        shared = self._shared
+        if shared.closed:
+            raise Closed(f"the store at {shared.config.safe_url} is closed")
+        with shared.opening:
+            if shared.driver is None:
+                driver = kit.driver_for(shared.config)
+                driver.open()
+                try:
+                    if self._initialize_on_use:
+                        driver.initialize(create=True, migrate_steps=True)
+                except BaseException:
+                    driver.close()
+                    raise
+                shared.driver = driver
+        return shared.driver
+
+    def _once(
+        self,
+        verb: str,
+        key: str | None,
+        content: Callable[[], tuple[object, ...]],
+        recipe: Op[T],
+        name: Callable[[T], str],
+        replay: Callable[[str], Op[T | None]],
+    ) -> T:
+        """The answer of a creating recipe, or of its first run under the same idempotency key."""
+        if key is None:
+            return self._run(recipe)
+        limits.text(key, "idempotency_key", limits.IDEMPOTENCY_KEY_BYTES)
+        return self._run(keys.once(verb, key, keys.digest(*content()), self._clock(), recipe, name, replay))
+
+
+def config_for(where: PersistenceConfig | str | os.PathLike[str] | None) -> PersistenceConfig:
+    """The settings for an address, a path, or ``PERDURE_URL`` when there is none."""
+    if isinstance(where, PersistenceConfig):
+        return where
+    if where is None:
+        where = os.environ.get("PERDURE_URL")
+        if not where:
+            raise Invalid(
+                "no address was given and PERDURE_URL is not set", field="connection_string",
+                hint='perdure.open("sqlite:///agent.db")',
+            )  # fmt: skip
+    return PersistenceConfig(os.fspath(where))

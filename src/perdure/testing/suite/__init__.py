@@ -1,0 +1,1 @@
+"""The contract: what every driver must answer, one module for each capability."""

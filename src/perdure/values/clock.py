@@ -1,0 +1,37 @@
+"""Time is an integer of microseconds since 1970 in UTC; people see aware datetimes."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from perdure.values.errors import Invalid
+
+Micros = int
+Clock = Callable[[], Micros]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
+
+
+def system_clock() -> Micros:
+    """The wall clock of this machine."""
+    return time.time_ns() // 1_000
+
+
+def to_datetime(micros: Micros) -> datetime:
+    """The aware UTC datetime of a stored time."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def to_micros(value: datetime | str, field: str = "time") -> Micros:
+    """A datetime (naive ones are read as UTC) or ISO-8601 text as microseconds."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise Invalid(f"{field} is not an ISO-8601 time: {value[:40]!r}", field=field) from None
+    if not isinstance(value, datetime):
+        raise Invalid(f"{field} must be a datetime or ISO-8601 text, not {type(value).__name__}", field=field)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return (value - _EPOCH) // _MICRO

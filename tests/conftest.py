@@ -1,0 +1,3 @@
+"""The fixtures of ``perdure.testing`` for all tests."""
+
+pytest_plugins = ["perdure.testing.plugin"]
