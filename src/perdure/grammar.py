@@ -123,21 +123,22 @@ def together(*asks: Ask) -> Steps[list[Any]]:
     return answers
 
 
-def noting(kind: str, verb: str, object_id: str, parent_id: str | None, position: int, now: int) -> Ask:
-    """The entry that a change leaves in the trail and in the feed, at a position taken before.
+def noting(kind: str, verb: str, object_id: str, parent_id: str | None, now: int) -> Ask:
+    """The entry that a change leaves in the trail and in the feed, as a value for :func:`together`.
 
     Every change of every room leaves one in its own transaction, so this stands in the grammar.
     """
-    params = {
-        "kind": kind, "verb": verb, "object": object_id, "parent": parent_id, "position": position, "now": now,
-    }  # fmt: skip
-    return Ask(Mode.RUN, "changes.note", params)
+    return Ask(Mode.RUN, "changes.note", entry(kind, verb, object_id, parent_id, now))
+
+
+def entry(kind: str, verb: str, object_id: str, parent_id: str | None, now: int) -> Params:
+    """The parameters of one entry, for many at once."""
+    return {"kind": kind, "verb": verb, "object": object_id, "parent": parent_id, "now": now}
 
 
 def note(kind: str, verb: str, object_id: str, parent_id: str | None, now: int) -> Steps[None]:
-    """Nothing; leaves an entry at the next position."""
-    position = yield from fetch_value("changes.next_position")
-    yield noting(kind, verb, object_id, parent_id, position, now)
+    """Nothing; leaves an entry in the trail and the feed."""
+    yield noting(kind, verb, object_id, parent_id, now)
 
 
 class Traits(msgspec.Struct, frozen=True):
@@ -147,8 +148,12 @@ class Traits(msgspec.Struct, frozen=True):
     """It changes nothing: it runs on a reader's connection, in a snapshot."""
     long: bool = False
     """It may take more than about a millisecond: never on the event loop's own thread."""
-    groups: bool = False
-    """Several may be interleaved in one PostgreSQL transaction: what it decides on, it takes in one statement."""
+    merge: "Callable[[Sequence[Op[Any]]], Op[list[Any]]] | None" = None
+    """Makes one recipe of several that wait at the same time; its answers are theirs in order, an error one of them."""
+
+
+Outcome = tuple[Any, BaseException | None]
+"""An answer, or the error in its place."""
 
 
 class Op(Generic[T]):
@@ -179,13 +184,18 @@ class Op(Generic[T]):
 def op(recipe: Callable[P, Steps[T]], /) -> Callable[P, Op[T]]: ...
 @overload
 def op(
-    *, reads: bool = False, long: bool = False, groups: bool = False
+    *, reads: bool = False, long: bool = False, merge: Callable[[Sequence[Op[Any]]], Op[list[Any]]] | None = None
 ) -> Callable[[Callable[P, Steps[T]]], Callable[P, Op[T]]]: ...
 def op(
-    recipe: Callable[P, Steps[T]] | None = None, /, *, reads: bool = False, long: bool = False, groups: bool = False
+    recipe: Callable[P, Steps[T]] | None = None,
+    /,
+    *,
+    reads: bool = False,
+    long: bool = False,
+    merge: Callable[[Sequence[Op[Any]]], Op[list[Any]]] | None = None,
 ) -> Any:
     """A decorator: calling the recipe gives an :class:`Op` instead of starting it."""
-    traits = Traits(reads, long, groups)
+    traits = Traits(reads, long, merge)
 
     def decorate(recipe: Callable[P, Steps[T]]) -> Callable[P, Op[T]]:
         @wraps(recipe)
@@ -195,3 +205,22 @@ def op(
         return make
 
     return decorate if recipe is None else decorate(recipe)
+
+
+def merged_runs(jobs: Sequence[tuple[Op[Any], Scope]]) -> Iterator[list[int]]:
+    """Places of jobs that follow each other and can be merged, together; any other job's place alone."""
+    run: list[int] = []
+    for index, (recipe, scope) in enumerate(jobs):
+        if run:
+            first, first_scope = jobs[run[0]]
+            if recipe.traits.merge is None or first.traits.merge is not recipe.traits.merge or first_scope != scope:
+                yield run
+                run = []
+        run.append(index)
+    if run:
+        yield run
+
+
+def outcomes_of(answers: Sequence[Any]) -> list[Outcome]:
+    """What a merged recipe answered, as outcomes of the recipes it was made of."""
+    return [(None, answer) if isinstance(answer, BaseException) else (answer, None) for answer in answers]

@@ -31,6 +31,7 @@ Dialect = Literal["sqlite", "postgres"]
 _HEADER = re.compile(r"^-- (name|macro|does|only|system|scan)(?:: (.*))?$")
 _CONDITION = re.compile(r"\s*--if ([a-z_ ]+)$")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_LIST = re.compile(r"\bjson_each\(:([a-z_]+)\)")
 _INSERT = re.compile(r"^insert into (\w+)\s+\(([^)]*)\)\s+values\s+\(([^)]*)\)(\s+on conflict.*)?$", re.DOTALL)
 _CHANGES = re.compile(r"\b(insert into|update|delete from|for update)\b")
 
@@ -40,6 +41,9 @@ class Variant(msgspec.Struct, frozen=True):
 
     text: str
     params: frozenset[str]
+    names_actor: bool
+    lists: tuple[str, ...]
+    """Parameters that SQLite takes as a JSON array."""
 
 
 class Statement(msgspec.Struct):
@@ -66,9 +70,10 @@ class Statement(msgspec.Struct):
         given = flags | {self.dialect}
         text = "\n".join(line for line, needs in self.lines if needs <= given)
         params = frozenset(_PARAMETER.findall(text))
+        lists = tuple(sorted(set(_LIST.findall(text))))
         if self.dialect == "postgres":
             text = _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%"))
-        return Variant(text, params)
+        return Variant(text, params, "actor" in params, lists)
 
     @property
     def flags(self) -> frozenset[str]:

@@ -1,5 +1,5 @@
 -- The whole schema on SQLite, as all steps together leave it. Times are microseconds since 1970 in UTC, money is in
--- nano-units. `tenant` comes first in every key and index; `ord` and `position` are row numbers and never reused.
+-- nano-units. `tenant` comes first in every key and index; `ord` is a row number, `position` a place in the feed.
 
 create table perdure_steps (
   number integer primary key,             -- the schema's version is the greatest number
@@ -24,17 +24,17 @@ create table chores (                     -- housekeeping: one runner at a time,
 
 -- Who changed what and when: the audit trail and the change feed are one table. Never deleted from at its end.
 create table changes (
-  position integer primary key,
   tenant text not null,
+  position integer not null,
   kind text not null,                     -- conversation, message, ...
   verb text not null,                     -- create, update, delete, erase, ...
   object text not null,
   parent text,
   actor text,
   reason text,
-  at integer not null
-) strict;
-create index changes_by_tenant on changes (tenant, position);
+  at integer not null,
+  primary key (tenant, position)
+) strict, without rowid;
 
 create table idempotency (                -- what a creating verb answered to a key, for a day
   tenant text not null,
@@ -97,7 +97,7 @@ create index forks_by_reference on forks (source);
 create index forks_by_conversation on forks (conversation);
 
 create table messages (
-  ord integer primary key,                -- the position of the change that added it
+  ord integer primary key,
   tenant text not null,
   conversation integer not null references conversations (ord) on delete cascade,
   seq integer not null,

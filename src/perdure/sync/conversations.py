@@ -18,7 +18,7 @@ from perdure.rooms.conversations.values import (
 from perdure.rooms.texts import ops as texts
 from perdure.sync.handle import Handle
 from perdure.values import limits
-from perdure.values.clock import to_micros
+from perdure.values.clock import recordable, to_micros
 from perdure.values.errors import Invalid
 from perdure.values.ids import new_id
 
@@ -50,7 +50,7 @@ class ConversationVerbs(Handle):
             limits.identifier(agent_id, "agent_id"),
             limits.identifier(user_id, "user_id"),
             metadata_of(metadata),
-            now if created_at is None else _past_1970(created_at, "created_at"),
+            now if created_at is None else recordable(to_micros(created_at, "created_at"), "created_at"),
         )
         return self._once(
             "create_conversation", idempotency_key,
@@ -202,13 +202,6 @@ def _delete_conversation(conversation_id: str, now: int, *, erase: bool, pseudon
 
 
 _fresh_id = new_id
-
-
-def _past_1970(value: datetime | str, field: str) -> int:
-    micros = to_micros(value, field)
-    if micros < 0:
-        raise Invalid(f"{field} lies before 1970", field=field)
-    return micros
 
 
 def _day(value: date | str | None, field: str) -> int | None:

@@ -35,3 +35,13 @@ def to_micros(value: datetime | str, field: str = "time") -> Micros:
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     return (value - _EPOCH) // _MICRO
+
+
+_LAST = to_micros(datetime.max.replace(tzinfo=UTC))
+
+
+def recordable(micros: Micros, field: str) -> Micros:
+    """``micros`` when something stored can have happened then: in the years 1970 to 9999 of UTC, else Invalid."""
+    if not 0 <= micros <= _LAST:
+        raise Invalid(f"{field} lies {'before 1970' if micros < 0 else 'after 9999'}", field=field)
+    return micros

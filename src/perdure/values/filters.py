@@ -139,9 +139,6 @@ def sort_operands(values: tuple[Scalar, ...]) -> Operands:
     )
 
 
-# --- parsing ----------------------------------------------------------------------------------------------
-
-
 def parse(filters: Mapping[str, Any], fields: Mapping[str, Field], field: str = "filters") -> Filter:
     """The tree of a caller's filter over an entity with these ``fields``.
 
@@ -295,7 +292,7 @@ def _text(value: Any, place: str) -> str:
 def _integer(value: Any, place: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Invalid(f"{place} must be a number, not {type(value).__name__}", field=place, hint=_hint(value))
-    return integer(value, place) if isinstance(value, int) else finite(value, place)
+    return integer(value, place) if isinstance(value, int) else finite(value, place) + 0.0  # no negative zero
 
 
 def _number(value: Any, place: str) -> float:
@@ -334,8 +331,6 @@ _READERS: dict[Kind, Reader] = {
     "json": _json,
 }
 
-
-# --- evaluating -------------------------------------------------------------------------------------------
 
 _ABSENT = object()
 _ORDERS: dict[Order, Callable[[Any, Any], bool]] = {

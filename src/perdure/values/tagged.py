@@ -7,12 +7,10 @@ A value that JSON lacks becomes an object with one key that begins with ``$``::
 
 A caller's own key that begins with ``$`` is stored with one more ``$`` in front, so a tag is never taken
 for data or data for a tag. Tuples come back as lists, subclasses of ``str``, ``int`` and ``float`` as
-their base; everything else comes back equal and of the same type, on both engines:
+their base; everything else comes back equal and of the same type.
 
-- ``jsonb`` forgets how a number was written and keeps ``1e16`` as an integer, so big floats are spelled out
-  with a ``.0`` at their end;
-- ``jsonb`` has no negative zero, so ``-0.0`` is stored as the equal ``0.0``;
-- ``jsonb`` does not keep the order of keys, so nobody may rely on it.
+Big floats are spelled out with a ``.0`` at their end: ``jsonb``, in which PostgreSQL answers filters, forgets
+how a number was written and would take ``1e16`` for an integer.
 
 Most metadata has nothing special: one walk over the types proves that, and then msgspec does all the work.
 """
@@ -90,8 +88,8 @@ def _encode_plain(value: Any, limit: int, depth: int) -> bytes | None:
         raw = _encode(value)
     except UnicodeEncodeError:  # a lone surrogate; the careful way says where
         return None
-    # Each of these may also be the harmless content of a string: the careful way knows.
-    if b'"$' in raw or b"\\u0000" in raw or b"-0.0" in raw:
+    # Both of these may also be the harmless content of a string: the careful way knows.
+    if b'"$' in raw or b"\\u0000" in raw:
         return None
     return raw
 
@@ -185,10 +183,10 @@ def integer(value: int, field: str) -> int:
 
 
 def finite(value: float, field: str) -> float:
-    """``value`` as a plain float that is neither NaN nor infinite nor a negative zero, else Invalid."""
+    """``value`` as a plain float that is neither NaN nor infinite, else Invalid."""
     if not isfinite(value):
         raise Invalid(f"{field} must be a finite number, not {value}", field=field)
-    return float(value) + 0.0
+    return float(value)
 
 
 def _written_float(value: float) -> Any:

@@ -29,7 +29,9 @@ _log = logging.getLogger("perdure.postgres")
 def column_types() -> dict[str, dict[str, str]]:
     """The type of each column of each table, as the readable schema gives it."""
     types: dict[str, dict[str, str]] = {}
-    for table, body in re.findall(r"^create table (\w+) \(.*?$\n(.*?)^\);", schema_sql("postgres"), re.MULTILINE | re.DOTALL):
+    for table, body in re.findall(
+        r"^create table (\w+) \(.*?$\n(.*?)^\);", schema_sql("postgres"), re.MULTILINE | re.DOTALL
+    ):
         types[table] = dict(re.findall(r"^  (\w+) (text|bigint|integer|json)\b", body, re.MULTILINE))
     return types
 
@@ -149,19 +151,10 @@ class Statements:
             assert statement.insert is not None
             table, columns, names, rest = statement.insert
             types = column_types()[table]
-            arrays = ", ".join(
-                f"%({name})s::{types[column]}[]" for column, name in zip(columns, names, strict=True)
-            )
+            arrays = ", ".join(f"%({name})s::{types[column]}[]" for column, name in zip(columns, names, strict=True))
             text = f"insert into {table} ({', '.join(columns)}) select * from unnest({arrays}) {rest}"
             found = self._arrays[statement.name] = (text, names)
         return found
-
-    def changed(self, ask: Ask, answer: Any) -> bool:
-        """Whether an answered question has changed anything."""
-        if ask.mode is Mode.TOGETHER:
-            return any(self.changed(one, part) for one, part in zip(ask.asks, answer, strict=True))
-        statement: Statement = self.book[ask.name]
-        return statement.changes and answer is not None and answer != 0
 
 
 def bound(params: Params, scope: Scope) -> Params:

@@ -157,13 +157,6 @@ class Statements:
             found = self._arrays[statement.name] = (text, names)
         return found
 
-    def changed(self, ask: Ask, answer: Any) -> bool:
-        """Whether an answered question has changed anything."""
-        if ask.mode is Mode.TOGETHER:
-            return any(self.changed(one, part) for one, part in zip(ask.asks, answer, strict=True))
-        statement: Statement = self.book[ask.name]
-        return statement.changes and answer is not None and answer != 0
-
 
 def bound(params: Params, scope: Scope) -> Params:
     """The parameters with the scope's own bound over whatever a recipe may have put there."""

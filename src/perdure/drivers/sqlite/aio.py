@@ -1,7 +1,7 @@
 """The SQLite driver for asyncio: concurrent awaits share a commit.
 
-A write is queued, and the queue is drained at the loop's next turn, so that everything that was asked for in this
-turn is one transaction. With ``durability="normal"`` a commit waits for no disk and costs less than handing the work
+A write is queued and gives the loop a turn; the first that gets its own back works off the queue, so that everything
+that was asked for in one turn is one transaction. With ``durability="normal"`` a commit waits for no disk and costs less than handing the work
 to a thread would, so a short batch runs right on the loop's thread (docs/decisions/0003); when another process
 holds the file, when the batch is long or slow, or when each commit waits for the disk, the batch goes to the writer's thread and the
 next one forms behind it. Short reads run on the loop's thread too, long ones on a thread.
@@ -9,25 +9,25 @@ next one forms behind it. Short reads run on the loop's thread too, long ones on
 
 import asyncio
 import time
+import types
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 from perdure.drivers.sqlite import inspect, migrate
 from perdure.drivers.sqlite.blocking import BlockingSqliteSession
-from perdure.drivers.sqlite.engine import Job, Outcome, SqliteEngine
-from perdure.grammar import Op, Scope
+from perdure.drivers.sqlite.engine import Job, SqliteEngine
+from perdure.grammar import Op, Outcome, Scope
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Busy, Closed, Misused
 
 T = TypeVar("T")
 
-_INLINE_JOBS = 128
+_INLINE_JOBS = 256
 _INLINE_MS_TOO_SLOW = 25.0
 _BATCH_JOBS = 1_000
-_Queued = tuple[Op[Any] | None, Scope, "asyncio.Future[Any]"]
 
 
 class AsyncSqlite:
@@ -37,8 +37,7 @@ class AsyncSqlite:
 
     def __init__(self, config: PersistenceConfig) -> None:
         self.engine = SqliteEngine(config)
-        self._queue: deque[_Queued] = deque()
-        self._scheduled = False
+        self._queue: deque[_Job] = deque()
         self._away: object | None = None  # the batch on the writer's thread, or the transaction that holds the writer
         self._inline = config.durability == "normal"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,58 +98,61 @@ class AsyncSqlite:
             if op.traits.long:
                 return await loop.run_in_executor(self._readers, self.engine.read, op, scope)
             return self.engine.read(op, scope)
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.append((op, scope, future))
-        self._schedule()
-        return await future
+        job = _Job(op, scope)
+        self._queue.append(job)
+        try:
+            await _next_turn()  # everything that is asked for in this turn joins the batch
+            if not job.taken:
+                self._drain()
+            if not job.done:
+                job.future = loop.create_future()
+                await job.future
+        except asyncio.CancelledError:
+            job.cancelled = True
+            raise
+        if job.error is not None:
+            raise job.error
+        return job.answer
 
-    def _schedule(self) -> None:
-        if not self._scheduled and not self._away:
-            assert self._loop is not None
-            self._scheduled = True
-            self._loop.call_soon(self._drain)
-
-    def _take(self) -> list[_Queued]:
+    def _take(self) -> "list[_Job]":
         """The next batch: everything that waits, up to a limit, and not past a transaction."""
-        batch: list[_Queued] = []
+        batch: list[_Job] = []
         while self._queue and len(batch) < _BATCH_JOBS:
-            op, _, future = self._queue[0]
-            if op is None and batch:
+            if self._queue[0].op is None and batch:
                 break
-            item = self._queue.popleft()
-            if not future.cancelled():
-                batch.append(item)
-            if op is None:
+            job = self._queue.popleft()
+            if job.cancelled:
+                continue
+            job.taken = True
+            batch.append(job)
+            if job.op is None:
                 break
         return batch
 
     def _drain(self) -> None:
-        self._scheduled = False
-        batch = [] if self._away else self._take()
-        if not batch:
-            return
-        op, _, future = batch[0]
-        if op is None:  # a transaction takes the writer
-            self._away = future
-            future.set_result(None)
-            return
-        if not self._inline or len(batch) > _INLINE_JOBS or not self._drain_here(batch):
-            self._send_away(batch)
-        elif self._queue:
-            self._schedule()
+        """Works off what waits, as far as that is possible on the loop's own thread."""
+        while self._away is None:
+            batch = self._take()
+            if not batch:
+                return
+            if batch[0].op is None:  # a transaction takes the writer
+                self._away = batch[0]
+                batch[0].finish(None, None)
+            elif not self._inline or len(batch) > _INLINE_JOBS or not self._drain_here(batch):
+                self._send_away(batch)
 
-    def _drain_here(self, batch: list[_Queued]) -> bool:
+    def _drain_here(self, batch: "list[_Job]") -> bool:
         """Whether the batch could run on the loop's own thread: it could not when someone else holds the file."""
-        if any(op is not None and op.traits.long for op, _, _ in batch):
+        if any(job.op is not None and job.op.traits.long for job in batch):
             return False
         if not self.engine.writer_lock.acquire(blocking=False):
             return False
         started = time.perf_counter()
         try:
-            self._answer(batch, self.engine.write(_jobs(batch), wait=False))
+            self._answer(batch, self.engine.write([job.pair for job in batch], wait=False))
         except Busy:
             return False
-        except BaseException as error:  # noqa: BLE001 - every waiting caller is told; nothing is swallowed
+        except Exception as error:  # noqa: BLE001 - every waiting caller is told; nothing is swallowed
             self._fail(batch, error)
         finally:
             self.engine.writer_lock.release()
@@ -167,18 +169,18 @@ class AsyncSqlite:
     def _inline_resume(self) -> None:
         self._inline = self.engine.config.durability == "normal"
 
-    def _send_away(self, batch: list[_Queued]) -> None:
+    def _send_away(self, batch: "list[_Job]") -> None:
         assert self._loop is not None
         self._away = batch
 
         def work() -> list[Outcome]:
             with self.engine.writer_lock:
-                return self.engine.write(_jobs(batch))
+                return self.engine.write([job.pair for job in batch])
 
         sent = self._loop.run_in_executor(self._writer, work)
         sent.add_done_callback(lambda done: self._came_back(batch, done))
 
-    def _came_back(self, batch: list[_Queued], done: "asyncio.Future[list[Outcome]]") -> None:
+    def _came_back(self, batch: "list[_Job]", done: "asyncio.Future[list[Outcome]]") -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled():
             self._fail(batch, Closed("the store was closed while a change was waiting"))
@@ -189,27 +191,19 @@ class AsyncSqlite:
         self._release(batch)
 
     def _release(self, holder: object) -> None:
-        if self._away is not holder:  # it lost the writer before, when its time ran out
-            return
-        self._away = None
-        if self._queue:
-            self._schedule()
+        if self._away is holder:  # else it lost the writer before, when its time ran out
+            self._away = None
+            self._drain()
 
     @staticmethod
-    def _answer(batch: list[_Queued], outcomes: list[Outcome]) -> None:
-        for (_, _, future), (answer, error) in zip(batch, outcomes, strict=True):
-            if future.cancelled():
-                continue
-            if error is None:
-                future.set_result(answer)
-            else:
-                future.set_exception(error)
+    def _answer(batch: "list[_Job]", outcomes: list[Outcome]) -> None:
+        for job, (answer, error) in zip(batch, outcomes, strict=True):
+            job.finish(answer, error)
 
     @staticmethod
-    def _fail(batch: list[_Queued], error: BaseException) -> None:
-        for _, _, future in batch:
-            if not future.cancelled():
-                future.set_exception(error)
+    def _fail(batch: "list[_Job]", error: BaseException) -> None:
+        for job in batch:
+            job.finish(None, error)
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -217,9 +211,8 @@ class AsyncSqlite:
     async def transaction(self, seconds: float | None = None) -> "AsyncIterator[AsyncSqliteSession]":
         """A session whose recipes commit together when the block ends without an error."""
         assert self._loop is not None
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._queue.append((None, Scope(), turn))
-        self._schedule()
+        turn = _Job(None, Scope())
+        self._queue.append(turn)
         await self._wait_for_turn(turn)
         inside = BlockingSqliteSession(self.engine, seconds)
         try:
@@ -244,13 +237,50 @@ class AsyncSqlite:
         assert self._loop is not None
         self._loop.run_in_executor(self._writer, inside.expire).add_done_callback(lambda _: self._release(turn))
 
-    async def _wait_for_turn(self, turn: "asyncio.Future[None]") -> None:
+    async def _wait_for_turn(self, turn: "_Job") -> None:
+        assert self._loop is not None
         try:
-            await turn
+            await _next_turn()
+            self._drain()
+            if not turn.done:
+                turn.future = self._loop.create_future()
+                await turn.future
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the turn came and nobody is left to use it
-                self._release(turn)
+            turn.cancelled = True
+            self._release(turn)  # the turn may have come while nobody was left to use it
             raise
+
+
+class _Job:
+    """A recipe that waits for the writer; a transaction that does has no recipe."""
+
+    __slots__ = ("answer", "cancelled", "done", "error", "future", "op", "scope", "taken")
+
+    def __init__(self, op: Op[Any] | None, scope: Scope) -> None:
+        self.op = op
+        self.scope = scope
+        self.taken = self.done = self.cancelled = False
+        self.answer: Any = None
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[None] | None = None
+
+    @property
+    def pair(self) -> Job:
+        """The recipe and its scope."""
+        assert self.op is not None
+        return self.op, self.scope
+
+    def finish(self, answer: Any, error: BaseException | None) -> None:
+        """Tells whoever waits."""
+        self.answer, self.error, self.done = answer, error, True
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
+
+
+@types.coroutine
+def _next_turn() -> Generator[None, None, None]:
+    """Gives the loop's other tasks their turn."""
+    yield
 
 
 class AsyncSqliteSession:
@@ -265,6 +295,3 @@ class AsyncSqliteSession:
         """The answer of a recipe inside the transaction."""
         return self._inside.run(op, scope)
 
-
-def _jobs(batch: list[_Queued]) -> list[Job]:
-    return [(op, scope) for op, scope, _ in batch if op is not None]

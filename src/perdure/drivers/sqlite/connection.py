@@ -107,6 +107,8 @@ def connect(place: Place, config: PersistenceConfig, patience: Patience, *, read
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+    # Without it this SQLite (built with STAT4) prepares a statement anew whenever a value in its WHERE changes: 5 us each.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     if not place.memory:
         _reserve(connection)
         _enter_wal(connection, patience)

@@ -9,14 +9,12 @@ COMMIT ends the lot. Nobody is answered before that commit; one that fails is ro
 *A failed fsync is never trusted.* After an I/O error the connection is closed and opened anew, as the kernel may
 report a lost page only once.
 
-*The write-ahead log* is moved into the file by a thread of its own as soon as it holds ``_PASSIVE_PAGES``; a passive
-pass never gets past readers and new commits, so above ``_RESTART_PAGES`` the next pass holds the writer's lock.
+*The write-ahead log* is moved into the file by ``upkeep.py``, off the write path.
 """
 
 import json
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,20 +23,18 @@ from typing import Any, TypeVar
 
 import apsw
 
-from perdure.drivers.book import Statement, Variant, book
+from perdure.drivers.book import Variant, book
 from perdure.drivers.sqlite.connection import Patience, Place, check_engine, connect, page_checksums
 from perdure.drivers.sqlite.errors import translate
 from perdure.drivers.sqlite.filters import render
-from perdure.grammar import Ask, Mode, Op, Scope
+from perdure.drivers.sqlite.upkeep import Upkeep
+from perdure.grammar import Ask, Mode, Op, Outcome, Scope, merged_runs, outcomes_of
 from perdure.values.config import PersistenceConfig
-from perdure.values.errors import Closed, Disconnected, OutcomeUnknown, PerdureError, Unavailable
+from perdure.values.errors import Closed, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 Job = tuple[Op[Any], Scope]
-Outcome = tuple[Any, BaseException | None]
 
-_PASSIVE_PAGES = 1_000
-_RESTART_PAGES = 4_000
 _ENGINE_ERRORS = (apsw.Error, UnicodeDecodeError, OverflowError)
 _log = logging.getLogger("perdure.sqlite")
 
@@ -59,9 +55,7 @@ class SqliteEngine:
         self._readers: list[apsw.Connection] = []
         self._readers_free = threading.Semaphore(config.pool_size)
         self._closed = True
-        self._wal_pages = 0
-        self._upkeep: threading.Thread | None = None
-        self._upkeep_starts = threading.Lock()
+        self._upkeep = Upkeep(self._another_connection, self.writer_lock, self.shown_path)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -75,8 +69,7 @@ class SqliteEngine:
     def close(self) -> None:
         """Closes every connection; the last process to do so leaves one file behind."""
         self._closed = True
-        if self._upkeep is not None:
-            self._upkeep.join()
+        self._upkeep.stop()
         with self.writer_lock:
             readers, self._readers = self._readers, []
             for reader in readers:
@@ -85,6 +78,9 @@ class SqliteEngine:
                 self._writer.set_wal_hook(None)
                 self._writer.close()
                 self._writer = None
+
+    def _another_connection(self) -> apsw.Connection:
+        return connect(self.place, self.config, Patience(self.config.busy_timeout))
 
     def _connection(self) -> apsw.Connection:
         """The writer's connection, opened anew when the last one met an I/O error. The lock is held."""
@@ -98,7 +94,7 @@ class SqliteEngine:
                 self._writer = connect(self.place, self.config, self._patience)
             except _ENGINE_ERRORS as error:
                 raise translate(error, self.shown_path) from error
-            self._writer.set_wal_hook(self._on_commit)
+            self._writer.set_wal_hook(self._upkeep.on_commit)
             self._suspect = False
         return self._writer
 
@@ -121,7 +117,7 @@ class SqliteEngine:
             if len(jobs) == 1:
                 outcomes: list[Outcome] = [(self.run(connection, *jobs[0]), None)]
             else:
-                outcomes = [self._run_alone(connection, job) for job in jobs]
+                outcomes = self._run_each(connection, jobs)
             self._commit(connection)
         except BaseException:
             self._rollback(connection)
@@ -137,6 +133,20 @@ class SqliteEngine:
             raise translate(error, self.shown_path) from error
         finally:
             self._patience.on = True
+
+    def _run_each(self, connection: apsw.Connection, jobs: Sequence[Job]) -> list[Outcome]:
+        """The recipes of a batch, one after another; those that can be merged run as one, and alone if that fails."""
+        outcomes: list[Outcome] = []
+        for run in merged_runs(jobs):
+            op, scope = jobs[run[0]]
+            if len(run) > 1 and op.traits.merge is not None:
+                merged = op.traits.merge([jobs[index][0] for index in run])
+                answers, error = self._run_alone(connection, (merged, scope))
+                if error is None:
+                    outcomes += outcomes_of(answers)
+                    continue
+            outcomes += [self._run_alone(connection, jobs[index]) for index in run]
+        return outcomes
 
     def _run_alone(self, connection: apsw.Connection, job: Job) -> Outcome:
         """One recipe of a batch; its failure takes back its own changes only."""
@@ -303,33 +313,6 @@ class SqliteEngine:
 
     # -- the write-ahead log -----------------------------------------------------------------------------------------
 
-    def _on_commit(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        self._wal_pages = pages
-        if pages >= _PASSIVE_PAGES and (self._upkeep is None or not self._upkeep.is_alive()) and not self._closed:
-            with self._upkeep_starts:
-                self._upkeep = threading.Thread(target=self._move_log, name="perdure-wal", daemon=True)
-                self._upkeep.start()
-        return int(apsw.SQLITE_OK)
-
-    def _move_log(self) -> None:
-        """Moves the log into the file: beside the writers while it is short, between two commits when it is long."""
-        try:
-            connection = connect(self.place, self.config, Patience(self.config.busy_timeout))
-        except _ENGINE_ERRORS as error:
-            _log.warning("WAL upkeep could not open %s: %s", self.shown_path, error)
-            return
-        try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            if self._wal_pages >= _RESTART_PAGES:
-                with self.writer_lock:
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-        except apsw.BusyError:
-            _log.debug("WAL upkeep of %s met other users and will be tried again", self.shown_path)
-        except _ENGINE_ERRORS as error:
-            _log.warning("WAL upkeep of %s failed: %s", self.shown_path, error)
-        finally:
-            connection.close()
-
     def checkpoint_log(self) -> int:
         """Moves the whole log into the file now; returns the bytes that remain in it."""
         with self.writer_lock:
@@ -345,13 +328,10 @@ class SqliteEngine:
 
 def _bound(variant: Variant, params: dict[str, Any], scope: Scope) -> dict[str, Any]:
     """The parameters with the scope's own bound over whatever a recipe may have put there."""
-    wanted = variant.params
-    if "tenant" in wanted:
-        params["tenant"] = scope.tenant
-    if "actor" in wanted:
+    params["tenant"] = scope.tenant
+    if variant.names_actor:
         params["actor"] = scope.actor
         params["reason"] = scope.reason
-    for name, value in params.items():
-        if type(value) is list:
-            params[name] = json.dumps(value)  # read back with json_each
+    for name in variant.lists:
+        params[name] = json.dumps(params[name])
     return params

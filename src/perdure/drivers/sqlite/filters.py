@@ -11,6 +11,7 @@ bytes, which is the order of code points.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -49,11 +50,12 @@ def render(
 
 
 class _Slot(msgspec.Struct, frozen=True):
-    """A place in JSON: the SQL of its type and of its value, and where its own keys are found."""
+    """A place in JSON: the SQL of its type and of its value, and the document, path and keys that lead to it."""
 
     type: str
     value: str
     document: str
+    path: str
     keys: tuple[str, ...]
 
 
@@ -161,7 +163,7 @@ class _Writer:
 
     def inside(self, document: str, keys: tuple[str, ...]) -> _Slot:
         path = self.bind("$" + "".join(f".{msgspec.json.encode(key).decode()}" for key in keys))
-        return _Slot(f"json_type({document}, {path})", f"json_extract({document}, {path})", document, keys)
+        return _Slot(f"json_type({document}, {path})", f"json_extract({document}, {path})", document, path, keys)
 
     def json_equals(self, target: Target, operands: Operands) -> str:
         slot = self.slot(target)
@@ -211,19 +213,18 @@ class _Writer:
                     f"WHEN 'integer' THEN CAST({slot.value} AS REAL) {sign} {operand} "
                     f"WHEN 'real' THEN {slot.value} {sign} {operand}"
                 )
-            case None:
-                raise AssertionError("None has no order")
-            case _:
+            case datetime():
                 slot = self.inside(slot.document, (*slot.keys, DATETIME_TAG))
-                cases = f"WHEN 'integer' THEN {slot.value} {sign} {self.bind(_micros(value))}"
+                cases = f"WHEN 'integer' THEN {slot.value} {sign} {self.bind(to_micros(value))}"
+            case _:
+                raise AssertionError(f"{value!r} has no order")
         return f"(CASE {slot.type} {cases} ELSE 0 END)"
 
     def json_contains(self, target: Target, value: Scalar) -> str:
         slot = self.slot(target)
-        path = slot.type.rpartition(", ")[2].rstrip(")")
         alias = f"{self.prefix}_item"
-        item = _Slot(f"{alias}.type", f"{alias}.value", f"{alias}.value", ())
+        item = _Slot(f"{alias}.type", f"{alias}.value", f"{alias}.value", "", ())
         equal = self.slot_equals(item, sort_operands((value,)))
-        each = f"EXISTS (SELECT 1 FROM json_each({slot.document}, {path}) AS {alias} WHERE {equal})"
+        each = f"EXISTS (SELECT 1 FROM json_each({slot.document}, {slot.path}) AS {alias} WHERE {equal})"
         text = f"WHEN 'text' THEN instr({slot.value}, {self.bind(value)}) > 0 " if isinstance(value, str) else ""
         return f"(CASE {slot.type} WHEN 'array' THEN {each} {text}ELSE 0 END)"

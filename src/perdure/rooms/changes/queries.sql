@@ -1,34 +1,17 @@
--- Every change leaves one entry here; a message's row number is its entry's position.
-
--- name: next_position
--- does: The position of the next entry (on SQLite valid inside this transaction, the only one that writes).
--- only: sqlite
--- system
-select coalesce(max(position), 0) + 1 from changes;
-
--- name: next_position
--- does: The position of the next entry, from a sequence.
--- only: postgres
--- system
-select nextval('changes_position');
-
--- name: next_positions
--- does: The positions of the next entries, lowest first.
--- only: sqlite
--- system
-with recursive upwards (i) as (select 1 union all select i + 1 from upwards where i < :count)
-select (select coalesce(max(position), 0) from changes) + i from upwards;
-
--- name: next_positions
--- does: The positions of the next entries, lowest first.
--- only: postgres
--- system
-select nextval('changes_position') from generate_series(1, :count);
+-- Every change leaves one entry here: the audit trail and the change feed are one table.
 
 -- name: note
--- does: Writes one entry: who did what to which object, when and why.
-insert into changes (position, tenant, kind, verb, object, parent, actor, reason, at)
-values (:position, :tenant, :kind, :verb, :object, :parent, :actor, :reason, :now);
+-- does: Writes one entry at the tenant's next position: who did what to which object, when and why.
+-- only: sqlite
+insert into changes (tenant, position, kind, verb, object, parent, actor, reason, at)
+values (:tenant, (select coalesce(max(position), 0) + 1 from changes where tenant = :tenant),
+  :kind, :verb, :object, :parent, :actor, :reason, :now);
+
+-- name: note
+-- does: Writes one entry at the next position: who did what to which object, when and why.
+-- only: postgres
+insert into changes (tenant, kind, verb, object, parent, actor, reason, at)
+values (:tenant, :kind, :verb, :object, :parent, :actor, :reason, :now);
 
 -- name: since
 -- does: The feed after a cursor, oldest first; never past an entry that an open transaction may still precede.

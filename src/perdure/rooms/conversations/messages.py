@@ -1,9 +1,13 @@
 """Recipes on messages: append, read, edit, delete, erase, the trail."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
 
 from perdure.grammar import (
-    Params, Row, Steps, asking, asking_one, execute, execute_many, fetch_all, fetch_one, noting, note, op, together,
+    Ask, Mode, Op, Params, Row, Steps, asking, asking_one, entry, execute, execute_many, fetch_all, fetch_one, note, op,
+    together,
 )  # fmt: skip
 from perdure.rooms.conversations.draft import MessageRole
 from perdure.rooms.conversations.usage import TokenUsage
@@ -23,33 +27,49 @@ _LOCKED = frozenset({"locked"})
 # -- appending -------------------------------------------------------------------------------------------------------------
 
 
-@op(groups=True)
+class Appending(msgspec.Struct, gc=False):
+    """Messages for one conversation that wait to be appended."""
+
+    conversation_id: str
+    drafts: Sequence[Prepared]
+    now: Micros
+
+
+def _merge(ops: Sequence[Op[Any]]) -> Op[list[Any]]:
+    return append_each([Appending(*waiting.args) for waiting in ops])
+
+
+@op(merge=_merge)
 def append(conversation_id: str, drafts: Sequence[Prepared], now: Micros) -> Steps[list[Message]]:
     """The messages at the next seqs of the conversation, all or none; ``NotFound`` when there is none."""
-    sums = Sums()
-    latest = 0
-    for draft in drafts:
-        sums.add(draft.usage)
-        latest = max(latest, draft.created_at)
-    taking = asking_one(
-        "conversations.take_seqs", id=conversation_id, count=len(drafts), input_tokens=sums.input_tokens,
-        output_tokens=sums.output_tokens, total_tokens=sums.total_tokens, cost=sums.cost, latest=latest, now=now,
-    )  # fmt: skip
-    taken: Row | None
-    positions: list[int]
     if len(drafts) == 1:
-        taken, place = yield from together(taking, asking_one("changes.next_position"))
-        positions = [place[0]]
-    else:
-        (taken,) = yield from together(taking)
-        rows = yield from fetch_all("changes.next_positions", count=len(drafts))
-        positions = [row[0] for row in rows]
+        return [(yield from _append_one(conversation_id, drafts[0], now))]
+    (outcome,) = yield from append_each([Appending(conversation_id, drafts, now)])
+    if isinstance(outcome, NotFound):
+        raise outcome
+    return outcome
+
+
+def _append_one(conversation_id: str, draft: Prepared, now: Micros) -> Steps[Message]:
+    """The most frequent write of all, without the bookkeeping that many at once need."""
+    spent = usage_params(draft.usage)
+    added = {name: spent[name] or 0 for name in ("input_tokens", "output_tokens", "total_tokens", "cost")}
+    taken = yield from fetch_one(
+        "conversations.take_seqs", id=conversation_id, count=1, latest=draft.created_at, now=now, **added
+    )
     if taken is None:
         raise NotFound(f"there is no conversation {conversation_id!r}", field="conversation_id")
-    conversation, first_seq, user_id, agent_id = taken
-    yield from _insert(conversation, conversation_id, first_seq, positions, drafts, now)
-    yield from _report(drafts, user_id, agent_id, 1)
-    return [_appended(conversation_id, first_seq + index, draft) for index, draft in enumerate(drafts)]
+    conversation, seq, user_id, agent_id = taken
+    yield from together(
+        Ask(Mode.RUN, "conversations.add_message", _row(conversation, seq, draft)),
+        Ask(Mode.RUN, "changes.note", entry("message", "add", draft.id, conversation_id, now)),
+    )
+    if draft.usage is not None:
+        yield from execute(
+            "conversations.add_to_report", user_id=user_id, agent_id=agent_id, model=draft.usage.model or "",
+            day=draft.created_at // _DAY, messages=1, **added,
+        )  # fmt: skip
+    return _appended(conversation_id, seq, draft)
 
 
 @op(long=True)
@@ -58,28 +78,66 @@ def append_many(conversation_id: str, drafts: Sequence[Prepared], now: Micros) -
     return (yield from append(conversation_id, drafts, now))
 
 
-def _insert(
-    conversation: int, conversation_id: str, first_seq: int, positions: list[int], drafts: Sequence[Prepared], now: Micros
-) -> Steps[None]:
-    rows = [
-        _row(conversation, first_seq + index, position, draft)
-        for index, (position, draft) in enumerate(zip(positions, drafts, strict=True))
-    ]
-    notes = [
-        noting("message", "add", draft.id, conversation_id, position, now)
-        for position, draft in zip(positions, drafts, strict=True)
-    ]
+@op
+def append_each(waiting: Sequence[Appending]) -> Steps[list[list[Message] | NotFound]]:
+    """What each of several appends answers on its own, by few statements for all of them together.
+
+    Conversations are taken in order of id, so that two such transactions cannot deadlock.
+    """
+    by_conversation: dict[str, list[Appending]] = {}
+    for one in waiting:
+        by_conversation.setdefault(one.conversation_id, []).append(one)
+    order = sorted(by_conversation)
+    spent: dict[str, tuple[Sums, _Groups]] = {}
+    asks: list[Ask] = []
+    for conversation_id in order:
+        ones = by_conversation[conversation_id]
+        drafts = ones[0].drafts if len(ones) == 1 else [draft for one in ones for draft in one.drafts]
+        sums, groups, latest = _sums(drafts)
+        spent[conversation_id] = (sums, groups)
+        asks.append(asking_one(
+            "conversations.take_seqs", id=conversation_id, count=len(drafts), input_tokens=sums.input_tokens,
+            output_tokens=sums.output_tokens, total_tokens=sums.total_tokens, cost=sums.cost, latest=latest,
+            now=ones[-1].now,
+        ))  # fmt: skip
+    taken: list[Row | None] = yield from together(*asks)
+    placed: dict[str, Row] = {name: row for name, row in zip(order, taken, strict=True) if row is not None}
+    yield from _insert(by_conversation, placed)
+    yield from _report(spent, placed)
+    following = {name: row[1] for name, row in placed.items()}
+    return [_outcome(one, following) for one in waiting]
+
+
+def _insert(waiting: dict[str, list[Appending]], placed: dict[str, Row]) -> Steps[None]:
+    rows: list[Params] = []
+    entries: list[Params] = []
+    for conversation_id, (conversation, seq, *_) in placed.items():
+        for one in waiting[conversation_id]:
+            for draft in one.drafts:
+                rows.append(_row(conversation, seq, draft))
+                entries.append(entry("message", "add", draft.id, conversation_id, one.now))
+                seq += 1
     if len(rows) == 1:
-        yield from together(asking("conversations.add_message", **rows[0]), notes[0])
+        yield from together(asking("conversations.add_message", **rows[0]), asking("changes.note", **entries[0]))
     else:
         yield from execute_many("conversations.add_message", rows)
-        yield from execute_many("changes.note", [entry.params for entry in notes])
+        yield from execute_many("changes.note", entries)
 
 
-def _row(conversation: int, seq: int, position: int, draft: Prepared) -> Params:
+def _outcome(one: Appending, following: dict[str, int]) -> list[Message] | NotFound:
+    """The appended messages with their seqs; ``following`` says where each conversation goes on."""
+    name = one.conversation_id
+    first = following.get(name)
+    if first is None:
+        return NotFound(f"there is no conversation {name!r}", field="conversation_id")
+    following[name] = first + len(one.drafts)
+    return [_appended(name, first + index, draft) for index, draft in enumerate(one.drafts)]
+
+
+def _row(conversation: int, seq: int, draft: Prepared) -> Params:
     usage = draft.usage
     return {
-        "ord": position, "conversation": conversation, "seq": seq, "id": draft.id, "role": draft.role,
+        "conversation": conversation, "seq": seq, "id": draft.id, "role": draft.role,
         "name": draft.name, "body": draft.body, "form": draft.form, "metadata": draft.metadata,
         **usage_params(usage), "parent_id": draft.parent_id, "created_at": draft.created_at,
     }  # fmt: skip
@@ -95,14 +153,46 @@ def usage_params(usage: TokenUsage | None) -> Params:
     }  # fmt: skip
 
 
-def _report(drafts: Sequence[Prepared], user_id: str, agent_id: str, sign: int) -> Steps[None]:
-    """The new messages' tokens in the report, one row for each model and day."""
-    groups: dict[tuple[str, int], Sums] = {}
+_Groups = dict[tuple[str, int], Sums]
+"""Sums by model and day."""
+
+
+def _sums(drafts: Sequence[Prepared]) -> tuple[Sums, _Groups, Micros]:
+    """What new messages add to the totals, to the report, and the latest time of them."""
+    groups: _Groups = {}
+    latest = silent = 0
     for draft in drafts:
-        if draft.usage is not None:
-            sums = groups.setdefault((draft.usage.model or "", draft.created_at // _DAY), Sums())
-            sums.add(draft.usage, sign)
-    for (model, day), sums in sorted(groups.items()):
+        latest = max(latest, draft.created_at)
+        if draft.usage is None:
+            silent += 1
+            continue
+        key = (draft.usage.model or "", draft.created_at // _DAY)
+        sums = groups.get(key)
+        if sums is None:
+            sums = groups[key] = Sums()
+        sums.add(draft.usage)
+    if len(groups) == 1 and not silent:
+        return next(iter(groups.values())), groups, latest
+    total = Sums(silent)
+    for sums in groups.values():
+        total.join(sums)
+    return total, groups, latest
+
+
+def _report(spent: dict[str, tuple[Sums, _Groups]], placed: dict[str, Row]) -> Steps[None]:
+    """The new messages' tokens in the report, one row for each user, agent, model and day, in that order."""
+    whole: dict[tuple[str, str, str, int], Sums] = {}
+    for name, row in placed.items():
+        for (model, day), sums in spent[name][1].items():
+            key = (row[2], row[3], model, day)
+            if key in whole:
+                whole[key].join(sums)
+            elif len(placed) == 1:
+                whole[key] = sums
+            else:
+                whole[key] = Sums()
+                whole[key].join(sums)
+    for (user_id, agent_id, model, day), sums in sorted(whole.items(), key=lambda group: group[0]):
         yield from _add_to_report(user_id, agent_id, model, day, sums)
 
 

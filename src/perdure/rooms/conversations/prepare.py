@@ -9,7 +9,7 @@ from perdure.rooms.conversations.draft import Draft, MessageRole, token_usage_of
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.rooms.conversations.values import Message, Prepared, body_of
 from perdure.values import limits, tagged
-from perdure.values.clock import Micros, to_micros
+from perdure.values.clock import Micros, recordable, to_micros
 from perdure.values.errors import Invalid
 from perdure.values.ids import new_id
 
@@ -69,9 +69,7 @@ def _prepared(
 
 def _time(value: datetime | str | Micros) -> Micros:
     micros = value if isinstance(value, int) and not isinstance(value, bool) else to_micros(value, "created_at")  # type: ignore[arg-type]
-    if micros < 0:
-        raise Invalid("created_at lies before 1970", field="created_at")
-    return micros
+    return recordable(micros, "created_at")
 
 
 def usage_from(value: TokenUsage | Mapping[str, Any] | None) -> TokenUsage | None:

@@ -85,7 +85,7 @@ set metadata = :metadata, title = :title, updated_at = :now, version = version +
 where tenant = :tenant and ord = :conversation and version = :version;
 
 -- name: take_seqs
--- does: Gives out the next positions of a conversation and adds the new messages to its totals.
+-- does: Gives out the next seqs of a conversation and adds the new messages to its totals.
 update conversations
 set next_seq = next_seq + :count,
     message_count = message_count + :count,
@@ -161,8 +161,8 @@ order by tenant
 
 -- name: add_message
 -- does: One message at the seq that was taken for it.
-insert into messages (ord, tenant, conversation, seq, id, role, name, body, form, metadata, input_tokens, output_tokens, total_tokens, model, cost, parent_id, created_at)
-values (:ord, :tenant, :conversation, :seq, :id, :role, :name, :body, :form, :metadata, :input_tokens, :output_tokens, :total_tokens, :model, :cost, :parent_id, :created_at);
+insert into messages (tenant, conversation, seq, id, role, name, body, form, metadata, input_tokens, output_tokens, total_tokens, model, cost, parent_id, created_at)
+values (:tenant, :conversation, :seq, :id, :role, :name, :body, :form, :metadata, :input_tokens, :output_tokens, :total_tokens, :model, :cost, :parent_id, :created_at);
 
 -- name: messages
 -- does: The living messages of one conversation's own rows between two seqs, oldest first (newest first when asked).

@@ -135,6 +135,15 @@ class Sums(msgspec.Struct, gc=False):
             self.cost += sign * (usage.cost_nanos or 0)
 
 
+    def join(self, other: "Sums") -> None:
+        """Counts other sums in."""
+        self.messages += other.messages
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.total_tokens += other.total_tokens
+        self.cost += other.cost
+
+
 # -- metadata ------------------------------------------------------------------------------------------------------------
 
 

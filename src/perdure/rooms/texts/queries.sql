@@ -91,7 +91,7 @@ delete from text_postings where tenant = :tenant and term = :term and scope = :s
 -- does: Adds to the number of documents of many terms, given as JSON rows of scope, term and number.
 -- only: sqlite
 insert into text_terms (tenant, scope, term, documents)
-select :tenant, r.value ->> 0, r.value ->> 1, r.value ->> 2 from json_each(:counts) r where true
+select :tenant, r.value ->> 0, r.value ->> 1, r.value ->> 2 from json_each(cast(:counts as text)) r where true
 on conflict (tenant, scope, term) do update set documents = text_terms.documents + excluded.documents;
 
 -- name: count_terms
@@ -107,7 +107,7 @@ on conflict (tenant, scope, term) do update set documents = text_terms.documents
 -- only: sqlite
 delete from text_terms
 where tenant = :tenant and documents = 0
-  and (scope, term) in (select r.value ->> 0, r.value ->> 1 from json_each(:counts) r);
+  and (scope, term) in (select r.value ->> 0, r.value ->> 1 from json_each(cast(:counts as text)) r);
 
 -- name: drop_empty_terms
 -- does: Forgets terms that are in no document any longer, so that an erased word leaves no trace.

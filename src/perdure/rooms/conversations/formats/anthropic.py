@@ -97,7 +97,9 @@ def to_anthropic(messages: Iterable[MessageLike]) -> tuple[str | list[Json] | No
 def usage_from_anthropic(usage: Mapping[str, Any], model: str | None = None) -> TokenUsage:
     """The token usage of an answer's ``usage``: tokens read from and written to the cache count as input."""
     keys = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    return TokenUsage(sum(reading.count(usage, key) for key in keys), reading.count(usage, "output_tokens"), None, model)
+    return TokenUsage(
+        sum(reading.count(usage, key) for key in keys), reading.count(usage, "output_tokens"), None, model
+    )
 
 
 def input_of_arguments(arguments: str) -> Json:

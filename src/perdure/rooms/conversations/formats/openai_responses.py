@@ -79,6 +79,7 @@ def _read(left: Json, path: str) -> Draft:
         kind = "item_reference"
     if not isinstance(kind, str):
         raise Invalid(f"{path}.type is missing or no text", field=f"{path}.type")
+    part: Part
     if kind in _CALLS:
         role, part = "assistant", _read_call(left, path, kind)
     elif kind in _OUTPUTS and isinstance(left.get("call_id"), str):

@@ -152,7 +152,9 @@ def draft(path: str, role: str, content: Content, left: tuple[str, Json], **fiel
         raise type(error)(f"{path}.{error.message}", hint=error.hint, **details) from None
 
 
-def first_fit(raw: Json, write: Callable[[FilePart], Json | None], form: str, part: FilePart, left: Json) -> FilePart | OpaquePart:
+def first_fit(
+    raw: Json, write: Callable[[FilePart], Json | None], form: str, part: FilePart, left: Json
+) -> FilePart | OpaquePart:
     """``part`` in the leanest form that is written exactly as ``raw``; when none is, ``raw`` itself.
 
     ``left`` is what the reader could not name. When nothing was left and the writer adds defaults that ``raw``

@@ -1,5 +1,5 @@
 -- The whole schema on PostgreSQL, as all steps together leave it. Times are microseconds since 1970 in UTC, money is in
--- nano-units. `tenant` comes first in every key and index; `ord` and `position` are row numbers and never reused.
+-- nano-units. `tenant` comes first in every key and index; `ord` is a row number, `position` a place in the feed.
 
 create table perdure_steps (
   number integer primary key,             -- the schema's version is the greatest number
@@ -101,7 +101,7 @@ create table forks (                      -- a conversation reads seq low..high 
 create index forks_by_source on forks (tenant, source, high_seq);
 
 create table messages (
-  ord bigint not null,                    -- the position of the change that added it
+  ord bigint generated always as identity,
   tenant text collate "C" not null,
   conversation bigint not null,
   seq bigint not null,

@@ -1,0 +1,163 @@
+"""What every command shares: which store, how to answer, and what becomes of an error.
+
+A command is a function that takes a ``Call`` and its own options; ``command`` gives it the common options and turns
+what perdure raises into one line on stderr and the exit code of its family.
+"""
+
+import functools
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from perdure.cli.screen import Screen
+from perdure.values.errors import NotFound, PerdureError, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from perdure.sync.store import Store
+
+DEFAULT_URL = "sqlite:///perdure.db"
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", "-u", metavar="URL", show_default=False,
+        help=f"The store: sqlite:///FILE or postgresql://... Without it PERDURE_URL, else {DEFAULT_URL}.",
+    ),
+]  # fmt: skip
+Tenant = Annotated[
+    str | None, typer.Option("--tenant", "-t", metavar="NAME", show_default=False, help="The tenant to work in.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
+
+
+class Common(msgspec.Struct, frozen=True):
+    """The options that every command takes, before or after its name."""
+
+    url: str | None = None
+    tenant: str | None = None
+    json: bool = False
+    debug: bool = False
+
+    def over(self, outer: "Common | None") -> "Common":
+        """These, and where they say nothing, those given further to the left."""
+        if outer is None:
+            return self
+        return Common(
+            self.url or outer.url, self.tenant or outer.tenant, self.json or outer.json, self.debug or outer.debug
+        )
+
+
+class Call:
+    """One run of a command."""
+
+    def __init__(self, common: Common) -> None:
+        self.common = common
+        self.screen = Screen(json=common.json)
+
+    @property
+    def url(self) -> str:
+        """The address of the store that this command works on."""
+        return self.common.url or os.environ.get("PERDURE_URL") or DEFAULT_URL
+
+    def announce(self) -> None:
+        """Tells which store is used where the command line doesn't."""
+        if self.common.url:
+            return
+        from perdure.values.config import PersistenceConfig
+
+        given = bool(os.environ.get("PERDURE_URL"))
+        shown = PersistenceConfig(self.url).safe_url
+        self.screen.note(f"Store: {shown} ({'from PERDURE_URL' if given else '--url or PERDURE_URL picks another'})")
+
+    @contextmanager
+    def store(self, *, create: bool = False, check: bool = True) -> Iterator["Store"]:
+        """The store, in the tenant that was asked for.
+
+        Unless ``create`` is true it must be there: a command that reads makes neither files nor tables.
+        """
+        from perdure.sync.store import Store
+
+        self.announce()
+        whole = Store(self.url)
+        path = whole.config.sqlite_path
+        if path is not None and not create and not Path(path).exists():
+            raise NotFound(f"there is no store at {path}", hint="perdure init makes one; --url names another")
+        whole.initialize(create_schema=create, run_migrations=create, check_version=check)
+        try:
+            yield whole if self.common.tenant is None else whole.for_tenant(self.common.tenant)
+        finally:
+            whole.close()
+
+    def fail(self, error: PerdureError) -> None:
+        """The error as one line and a hint on stderr, or as a JSON object there."""
+        if self.common.debug:
+            traceback.print_exc()
+        if self.common.json:
+            parts = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
+            sys.stderr.write(msgspec.json.encode({"error": parts}, enc_hook=str).decode() + "\n")
+            return
+        self.screen.warn(f"perdure: {error.message}", style="bold red")
+        if error.hint:
+            self.screen.warn(f"hint: {error.hint}")
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, group: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a function a command of ``app``; with ``group`` it is what ``app`` does without a subcommand."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())[1:]
+
+        @functools.wraps(function)
+        def run(ctx: typer.Context, **values: Any) -> None:
+            given = Common(*(values.pop(field) for field in Common.__struct_fields__)).over(ctx.obj)
+            ctx.obj = given
+            if ctx.invoked_subcommand is None:
+                perform(given, lambda call: function(call, **values))
+
+        parameters = [inspect.Parameter("ctx", _ANYWHERE, annotation=typer.Context), *own, *_COMMON]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
+        if group:
+            app.callback(invoke_without_command=True)(run)
+        else:
+            app.command(name)(run)
+        return function
+
+    return register
+
+
+def perform(common: Common, body: Callable[[Call], None]) -> None:
+    """Runs the body of a command; what it raises becomes a message and ``typer.Exit`` with the family's code."""
+    call = Call(common)
+    try:
+        body(call)
+    except PerdureError as error:
+        call.fail(error)
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        raise  # whoever read the pipe has seen enough
+    except OSError as error:
+        family = Refused if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) else Unavailable
+        told = family(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        call.fail(told)
+        raise typer.Exit(told.exit_code) from None
+
+
+_ANYWHERE = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_COMMON = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    for name, default, annotation in (
+        ("url", None, Url), ("tenant", None, Tenant), ("json", False, Json), ("debug", False, Debug),
+    )
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""``perdure demo``: the main job on real input, told as a story."""

@@ -1,0 +1,58 @@
+"""A progress bar on stderr for what takes longer than a second; silence where nobody watches."""
+
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+from perdure.cli.screen import Screen
+
+PATIENCE_SECONDS = 0.8
+"""What is done sooner shows no bar."""
+
+
+class Activity:
+    """Shows what goes on while its block runs, once that takes a while and stderr is a terminal."""
+
+    def __init__(self, screen: Screen, label: str, total: int | None = None) -> None:
+        self._screen = screen
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+        self._bar: Any = None
+        self._task: Any = None
+        self._timer = threading.Timer(PATIENCE_SECONDS, self._show)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._screen.err.is_terminal:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._timer.is_alive():
+            self._timer.join()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int | None = None) -> None:
+        """How far it is, and out of how many where that is known."""
+        with self._lock:
+            self._done, self._total = done, self._total if total is None else total
+            if self._bar is not None:
+                self._bar.update(self._task, completed=self._done, total=self._total)
+
+    def _show(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn(),
+            console=self._screen.err, transient=True,
+        )  # fmt: skip
+        with self._lock:
+            self._task = bar.add_task(self._label, total=self._total, completed=self._done)
+            bar.start()
+            self._bar = bar
