@@ -53,7 +53,9 @@ BY_HAND = {"__init__.py", "opening.py"}
 
 def targets() -> dict[Path, Path]:
     """Each async source with the twin that is made from it."""
-    found = {PACKAGE / "drivers/postgres" / source: PACKAGE / "drivers/postgres" / twin for source, twin in DRIVERS.items()}
+    found = {
+        PACKAGE / "drivers/postgres" / source: PACKAGE / "drivers/postgres" / twin for source, twin in DRIVERS.items()
+    }
     for source in sorted((PACKAGE / "services").glob("*.py")):
         if source.name not in BY_HAND:
             found[source] = PACKAGE / "sync" / source.name
@@ -68,7 +70,7 @@ def translate(text: str, source: Path, used: set[str]) -> str:
             changed = re.sub(pattern, replacement, line)
             if changed != line:
                 used.add(pattern)
-                line = changed  # noqa: PLW2901
+                line = changed
         lines.append(line)
     place = source.relative_to(PACKAGE.parent)
     notice = f"# Generated from {place} by tools/generate_sync.py; change that file and run `make sync`."

@@ -173,7 +173,7 @@ class Op(Generic[T]):
         """A fresh run of the recipe."""
         return self.recipe(*self.args, **self.kwargs)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Steps[T]:
         return self.start()
 
     def __repr__(self) -> str:

@@ -1,6 +1,5 @@
 """``perdure stats``: how much there is, and what it cost."""
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -26,11 +25,18 @@ def add_to(parent: typer.Typer) -> None:
 def stats(
     call: Call,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Tokens and cost of a user only.")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", metavar="ID", help="Tokens and cost of an agent only.")] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="ID", help="Tokens and cost of an agent only.")
+    ] = None,
     since: Annotated[str | None, typer.Option("--since", metavar="DAY", help="From this day (UTC) on.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="DAY", help="Up to but without this day (UTC).")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DAY", help="Up to but without this day (UTC).")
+    ] = None,
 ) -> None:
-    """Count conversations and messages; tokens and cost by model, day, user and agent."""
+    """Count messages, tokens and cost.
+
+    Tokens and cost are shown by model, day, user and agent.
+    """
     with call.store() as store, Activity(call.screen, "Counting"):
         counts = store.stats()
         reports = {
@@ -51,24 +57,25 @@ def stats(
         report_table(screen, rows, group)
     if not any(reports.values()):
         screen.say()
-        screen.say("No message has recorded tokens in that time." if since or until else "No message has recorded tokens.")
+        screen.say(
+            "No message has recorded tokens in that time." if since or until else "No message has recorded tokens."
+        )
 
 
-def report_table(screen: Screen, rows: "list[TokenReportRow]", group: Group, indent: int = 2) -> None:
+def report_table(screen: Screen, rows: "list[TokenReportRow]", group: Group, indent: int = 2, most: int = ROWS) -> None:
     """Groups with their tokens and cost: days in order, the newest of them, everything else by cost."""
     if group == "day":
-        shown = rows[-ROWS:]
+        shown = rows[-most:]
     else:
-        shown = sorted(rows, key=lambda row: (-row.token_usage.cost, -row.token_usage.total_tokens))[:ROWS]
-    total = sum((row.token_usage.cost for row in shown), Decimal(0))
-    costs = money_column([*(row.token_usage.cost for row in shown), total])
+        shown = sorted(rows, key=lambda row: (-row.token_usage.cost, -row.token_usage.total_tokens))[:most]
+    costs = money_column([row.token_usage.cost for row in shown])
     name = group.removesuffix("_id").upper()
     table = [
         (
             getattr(row, group) or "(not said)", f"{row.messages:,}", f"{row.token_usage.input_tokens:,}",
             f"{row.token_usage.output_tokens:,}", f"{row.token_usage.total_tokens:,}", cost,
         )
-        for row, cost in zip(shown, costs, strict=False)
+        for row, cost in zip(shown, costs, strict=True)
     ]  # fmt: skip
     screen.table(
         [
@@ -77,9 +84,9 @@ def report_table(screen: Screen, rows: "list[TokenReportRow]", group: Group, ind
         ],
         table, indent,
     )  # fmt: skip
-    if len(rows) > ROWS:
+    if len(rows) > most:
         which = "newest" if group == "day" else "dearest"
-        screen.say(f"The {ROWS} {which} of {len(rows):,}; --json gives all.", style="dim", indent=indent)
+        screen.say(f"The {most} {which} of {len(rows):,}; --json gives all.", style="dim", indent=indent)
 
 
 def _facts(counts: dict[str, Any]) -> list[tuple[str, str]]:

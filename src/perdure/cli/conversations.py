@@ -18,6 +18,8 @@ PAGE = 200
 SHORT_LINES = 12
 """Lines of one message that a timeline shows unless all are asked for."""
 CALL_CHARS = 300
+_WIDE = 100
+"""Columns from which on a message's line tells input from output tokens."""
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -33,7 +35,8 @@ def conversations(
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Only those of a user.")] = None,
     agent: Annotated[str | None, typer.Option("--agent", metavar="ID", help="Only those of an agent.")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only those with the tag; again for more, all must be there.")
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Only those with the tag; again for more, all must be there."),
     ] = None,
     title: Annotated[
         str | None, typer.Option("--title", metavar="TEXT", help="Only those whose title contains it, in any case.")
@@ -47,7 +50,10 @@ def conversations(
         str | None, typer.Option("--cursor", metavar="TEXT", help="Continues a list: what the page before ended with.")
     ] = None,
 ) -> None:
-    """List conversations, the latest first; `conversations show ID` prints one."""
+    """List conversations, or show one.
+
+    The latest come first; `perdure conversations show ID` prints one.
+    """
     filters = {"tags": tag or None, "title_contains": title}
     with call.store() as store:
         page = store.query_conversations(
@@ -64,7 +70,8 @@ def conversations(
     if hidden:
         call.screen.note(f"No room for {', '.join(hidden).lower()}: a wider window or --json shows all.")
     if page.next_cursor is not None:
-        call.screen.note(f"There are more: --limit, or --cursor {page.next_cursor}")
+        call.screen.note("There are more: a higher --limit shows them, and this goes on after the last one:")
+        call.screen.note(f"--cursor {page.next_cursor}")
 
 
 def list_table(screen: Screen, found: "list[Conversation]", indent: int = 0) -> list[str]:
@@ -91,10 +98,15 @@ def list_table(screen: Screen, found: "list[Conversation]", indent: int = 0) -> 
 def show(
     call: Call,
     conversation: Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")],
-    last: Annotated[int | None, typer.Option("--last", metavar="N", help="Only the newest N messages, at most 1,000.")] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", help="Only the newest N messages, at most 1,000.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Long messages to their last line.")] = False,
 ) -> None:
-    """Print a conversation as a timeline: who said what, tool calls and their results, tokens."""
+    """Print a conversation as a timeline.
+
+    Who said what, tool calls and their results, tokens and cost. With --json all messages come in one document.
+    """
     with call.store() as store:
         found = store.get_conversation(conversation, include_messages=call.screen.json and last is None)
         if found is None:
@@ -116,7 +128,10 @@ def header(screen: Screen, found: "Conversation") -> None:
         ("user", found.user_id),
         ("agent", found.agent_id),
         ("began", f"{moment(found.created_at)} UTC"),
-        ("holds", f"{plural(found.message_count, 'message')}, {plural(usage.total_tokens, 'token')}, cost {money(usage.cost)}"),
+        (
+            "holds",
+            f"{plural(found.message_count, 'message')}, {plural(usage.total_tokens, 'token')}, cost {money(usage.cost)}",
+        ),
     ]
     for name, labels in (("tags", metadata.tags), ("people", metadata.participants)):
         if labels:
@@ -152,7 +167,8 @@ def _message(screen: Screen, message: "Message", callers: dict[str, str], *, ful
     if message.token_usage is not None:
         usage = message.token_usage
         facts += [one_line(usage.model)] if usage.model else []
-        facts.append(f"{plural(usage.total_tokens, 'token')} ({usage.input_tokens:,} in, {usage.output_tokens:,} out)")
+        split = f" ({usage.input_tokens:,} in, {usage.output_tokens:,} out)" if screen.width >= _WIDE else ""
+        facts.append(plural(usage.total_tokens, "token") + split)
         facts += [f"cost {money(usage.cost)}"] if usage.cost else []
     if message.version > 1:
         facts.append(f"edited, version {message.version}")
@@ -191,6 +207,8 @@ def _part(part: "Part", callers: dict[str, str]) -> str:
     if isinstance(part, content.ReasoningPart):
         return f"[thought] {part.text or ' '.join(part.summary) or 'not shown by the provider'}"
     if isinstance(part, content.FilePart):
-        return f"[{part.kind}] {part.name or part.uri or part.file_id or part.media_type or part.text or 'without a name'}"
+        return (
+            f"[{part.kind}] {part.name or part.uri or part.file_id or part.media_type or part.text or 'without a name'}"
+        )
     kind: Any = part.data.get("type", "item")
     return f"[{kind} of {part.provider}]"

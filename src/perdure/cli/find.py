@@ -26,7 +26,7 @@ def search(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="How many, at most 1,000.")] = 10,
 ) -> None:
-    """Find messages by what they say, best first, with the place that matches."""
+    """Find messages by what they say, best first."""
     words = " ".join(query)
     with call.store() as store, Activity(call.screen, "Searching"):
         hits = store.search_messages(words, user, conversation, limit)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDEST = 140
 """Columns that prose and tables use at most, however wide the terminal is."""
-_NARROWEST_FLEXIBLE = 14
+_NARROWEST_FLEXIBLE = 24
 _GAP = "  "
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 _MARKED = re.compile("\ue000(.*?)\ue001", re.DOTALL)
@@ -65,12 +65,14 @@ class Screen:
         from rich.text import Text
 
         shown = Text(clean(text), style=style) if isinstance(text, str) else text
-        if self.is_terminal:
+        if not shown.plain:
+            self.out.print()
+        elif self.is_terminal:
             self.out.print(Padding(shown, (0, 0, 0, indent), expand=False), width=self.width)
-            return
-        for line in shown.split("\n", allow_blank=True):
-            line.rstrip()
-            self.out.print(Text(" " * indent if line.plain else "") + line, soft_wrap=True)
+        else:
+            for line in shown.split("\n", allow_blank=True):
+                line.rstrip()
+                self.out.print(Text(" " * indent if line.plain else "") + line, soft_wrap=True)
 
     def heading(self, text: str) -> None:
         """A line that begins something new."""
@@ -83,9 +85,7 @@ class Screen:
         for name, value in known:
             self.say(f"{name:<{wide}}  {value}", indent=indent)
 
-    def table(
-        self, columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]], indent: int = 0
-    ) -> list[str]:
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]], indent: int = 0) -> list[str]:
         """Prints rows under their headings; returns the names of the columns that the terminal had no room for."""
         if self.json:
             return []
@@ -132,10 +132,13 @@ class Screen:
         """A line on stderr that stays there with ``json`` too."""
         from rich.text import Text
 
-        self.err.print(Text(clean(text), style=style), soft_wrap=True)
+        # A word that is longer than a line (a cursor, a path) stays whole, so that it can be copied.
+        longest = max((len(word) for word in text.split()), default=0)
+        keep = not self.err.is_terminal or longest > self.err.width
+        self.err.print(Text(clean(text), style=style), soft_wrap=keep)
 
 
-# -- text ---------------------------------------------------------------------------------------------------------------
+# -- text --------------------------------------------------------------------------------------------------------------
 
 
 def clean(text: str) -> str:

@@ -21,7 +21,10 @@ def add_to(parent: typer.Typer) -> None:
 
 
 def init(call: Call) -> None:
-    """Make a store, or bring an older one to this version's schema; a store that is ready stays as it is."""
+    """Make a store, or bring an older one up to date.
+
+    A store that is ready stays as it is.
+    """
     from pathlib import Path
 
     from perdure.sync.store import Store
@@ -57,10 +60,15 @@ def schema(
     call: Call,
     engine: Annotated[
         Literal["sqlite", "postgres"] | None,
-        typer.Option("--engine", metavar="NAME", show_default=False, help="sqlite or postgres; without it the store's."),
+        typer.Option(
+            "--engine", metavar="NAME", show_default=False, help="sqlite or postgres; without it the store's."
+        ),
     ] = None,
 ) -> None:
-    """Print the schema as SQL, for those who run their own migration tool. It opens nothing."""
+    """Print the schema as SQL.
+
+    For those who run their own migration tool; it opens nothing.
+    """
     from perdure.schema.plan import schema_sql
     from perdure.values.config import PersistenceConfig
 
@@ -76,7 +84,10 @@ def doctor(
     call: Call,
     repair: Annotated[bool, typer.Option("--repair", help="Build anew what is derived from messages.")] = False,
 ) -> None:
-    """Check every page, row and total; show versions and settings. Exits with 1 when there are problems."""
+    """Check every page, row and total.
+
+    Shows versions and settings, too. Exits with 1 when there are problems.
+    """
     with call.store(check=False) as store, Activity(call.screen, "Examining every page and row"):
         report = store.doctor(repair=repair)
     report["advice"] = advice_of(report)
@@ -108,7 +119,10 @@ def _report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("store", str(report["address"])),
         ("engine", f"{report['engine']} {report['engine_version']}"),
         ("schema", f"version {report['schema_version']}"),
-        ("size", size(report["bytes"]) + (f" and a log of {size(report['log_bytes'])}" if report.get("log_bytes") else "")),
+        (
+            "size",
+            size(report["bytes"]) + (f" and a log of {size(report['log_bytes'])}" if report.get("log_bytes") else ""),
+        ),
         *((name.replace("_", " "), _word(report[name])) for name in settings),
     ]
     if report["chores"]:
@@ -138,7 +152,10 @@ def advice_of(report: dict[str, Any]) -> list[str]:
 
 
 def chores(call: Call) -> None:
-    """Do the housekeeping that is due and that nobody else is doing."""
+    """Do the housekeeping that is due.
+
+    What another process is doing already is left to it.
+    """
     with call.store() as store, Activity(call.screen, "Housekeeping"):
         done = store.run_chores()
     if call.screen.json:

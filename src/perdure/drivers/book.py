@@ -78,7 +78,7 @@ class Statement(msgspec.Struct):
     @property
     def flags(self) -> frozenset[str]:
         """Every flag that a line of it asks for, dialects left out."""
-        return frozenset().union(*(needs for _, needs in self.lines)) - {"sqlite", "postgres"}
+        return frozenset[str]().union(*(needs for _, needs in self.lines)) - {"sqlite", "postgres"}
 
     @property
     def insert(self) -> tuple[str, tuple[str, ...], tuple[str, ...], str] | None:
@@ -89,7 +89,12 @@ class Statement(msgspec.Struct):
         values = [value.strip() for value in found[3].split(",")]
         if not all(value.startswith(":") for value in values):
             return None
-        return found[1], tuple(name.strip() for name in found[2].split(",")), tuple(v[1:] for v in values), found[4] or ""
+        return (
+            found[1],
+            tuple(name.strip() for name in found[2].split(",")),
+            tuple(v[1:] for v in values),
+            found[4] or "",
+        )
 
 
 Book = dict[str, Statement]
@@ -147,9 +152,8 @@ def book(dialect: Dialect) -> Book:
             if "macro" in headers:
                 macros[headers["macro"]] = "\n".join(body)
                 continue
-            body = _expand(body, macros)
             if headers.get("only", dialect) == dialect:
-                statement = _statement(room.name, headers, body, dialect)
+                statement = _statement(room.name, headers, _expand(body, macros), dialect)
                 assert statement.name not in found, f"two statements are called {statement.name}"
                 found[statement.name] = statement
     return found

@@ -20,7 +20,7 @@ sleep = asyncio.sleep
 
 async def nap(longest: float) -> None:
     """Waits for a random while of at most ``longest`` seconds, so that two that collided do not collide again."""
-    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
+    await asyncio.sleep(random.uniform(0, longest))
 
 
 async def off_loop(work: Callable[[], T]) -> T:
@@ -66,11 +66,11 @@ class Background:
 def driver_for(config: PersistenceConfig) -> Any:
     """The driver that speaks to the configured engine."""
     if config.engine == "sqlite":
-        from perdure.drivers.sqlite.aio import AsyncSqlite  # noqa: PLC0415 - opening one engine imports one driver
+        from perdure.drivers.sqlite.aio import AsyncSqlite
 
         return AsyncSqlite(config)
     try:
-        from perdure.drivers.postgres.groups import GroupingPostgres  # noqa: PLC0415
+        from perdure.drivers.postgres.groups import GroupingPostgres
     except ModuleNotFoundError as error:
         raise MissingExtra("PostgreSQL needs psycopg", hint="pip install 'perdure[postgres]'") from error
     return GroupingPostgres(config)
@@ -78,7 +78,7 @@ def driver_for(config: PersistenceConfig) -> Any:
 
 def guest_driver(connection: Any, config: PersistenceConfig) -> Any:
     """A driver on somebody else's psycopg connection."""
-    from perdure.drivers.postgres.guest import AsyncGuest  # noqa: PLC0415
+    from perdure.drivers.postgres.guest import AsyncGuest
 
     return AsyncGuest(connection, config)
 

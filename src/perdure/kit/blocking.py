@@ -18,7 +18,7 @@ sleep = time.sleep
 
 def nap(longest: float) -> None:
     """Waits for a random while of at most ``longest`` seconds, so that two that collided do not collide again."""
-    time.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
+    time.sleep(random.uniform(0, longest))
 
 
 def off_loop(work: Callable[[], T]) -> T:
@@ -57,11 +57,11 @@ class Background:
 def driver_for(config: PersistenceConfig) -> Any:
     """The driver that speaks to the configured engine."""
     if config.engine == "sqlite":
-        from perdure.drivers.sqlite.blocking import BlockingSqlite  # noqa: PLC0415
+        from perdure.drivers.sqlite.blocking import BlockingSqlite
 
         return BlockingSqlite(config)
     try:
-        from perdure.drivers.postgres.blocking import BlockingPostgres  # noqa: PLC0415
+        from perdure.drivers.postgres.blocking import BlockingPostgres
     except ModuleNotFoundError as error:
         raise MissingExtra("PostgreSQL needs psycopg", hint="pip install 'perdure[postgres]'") from error
     return BlockingPostgres(config)
@@ -69,7 +69,7 @@ def driver_for(config: PersistenceConfig) -> Any:
 
 def guest_driver(connection: Any, config: PersistenceConfig) -> Any:
     """A driver on somebody else's psycopg connection."""
-    from perdure.drivers.postgres.guest_blocking import BlockingGuest  # noqa: PLC0415
+    from perdure.drivers.postgres.guest_blocking import BlockingGuest
 
     return BlockingGuest(connection, config)
 

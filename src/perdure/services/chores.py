@@ -44,7 +44,7 @@ class Chores:
         ]
 
     async def _expire_keys(self) -> int:
-        return await self._store._run(keys.expire(self._store._clock()))  # noqa: SLF001 - a part of the store
+        return await self._store._run(keys.expire(self._store._clock()))
 
     def start(self) -> None:
         """Begins to look for due chores every few seconds."""
@@ -65,16 +65,12 @@ class Chores:
 
     async def run_due(self) -> list[str]:
         """The names of the chores that were due, free, and were run now."""
-        done: list[str] = []
-        for chore in self.chores:
-            if await self._run_one(chore):
-                done.append(chore.name)
-        return done
+        return [chore.name for chore in self.chores if await self._run_one(chore)]
 
     async def _run_one(self, chore: Chore) -> bool:
         store = self._store
         name = f"{store.tenant}/{chore.name}"
-        if not await store._run(recipes.lease(name, self._owner, store._clock(), _LEASE_SECONDS)):  # noqa: SLF001
+        if not await store._run(recipes.lease(name, self._owner, store._clock(), _LEASE_SECONDS)):
             return False
         outcome = "ok"
         try:
@@ -82,11 +78,11 @@ class Chores:
         except PerdureError as error:
             outcome = f"failed: {error.code}"
             _log.warning("chore %s failed: %s", name, error)
-        now = store._clock()  # noqa: SLF001
+        now = store._clock()
         due_at = now + chore.every_seconds * 1_000_000
-        await store._run(recipes.finish(name, self._owner, now, due_at, outcome))  # noqa: SLF001
+        await store._run(recipes.finish(name, self._owner, now, due_at, outcome))
         return True
 
     async def states(self) -> list[ChoreState]:
         """Every chore: when it last ran and how it went, when it is due, whether it is overdue by an hour."""
-        return await self._store._run(recipes.states(self._store._clock(), GRACE_SECONDS))  # noqa: SLF001
+        return await self._store._run(recipes.states(self._store._clock(), GRACE_SECONDS))

@@ -1,21 +1,25 @@
 """The verbs on whole conversations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Literal, TypeVar
 
-from perdure.grammar import Op, Steps, Where, op
+from perdure.grammar import Steps, op
 from perdure.rooms.conversations import ops
 from perdure.rooms.conversations import query as queries
 from perdure.rooms.conversations.values import (
-    Conversation, ConversationMetadata, Page, TokenReportRow, metadata_of,
+    Conversation,
+    ConversationMetadata,
+    Page,
+    TokenReportRow,
+    metadata_of,
 )  # fmt: skip
+from perdure.rooms.keys import ops as keys
 from perdure.rooms.texts import ops as texts
 from perdure.services.handle import Handle
-from perdure.values import filters as algebra
 from perdure.values import limits
 from perdure.values.clock import recordable, to_micros
-from perdure.values.errors import Conflict, Invalid
+from perdure.values.errors import Invalid
 from perdure.values.ids import new_id
 
 T = TypeVar("T")
@@ -31,7 +35,7 @@ class ConversationVerbs(Handle):
         agent_id: str,
         user_id: str,
         metadata: ConversationMetadata | Mapping[str, Any] | None = None,
-        id: str | None = None,  # noqa: A002 - the spec's name
+        id: str | None = None,
         *,
         created_at: datetime | str | None = None,
         idempotency_key: str | None = None,
@@ -50,12 +54,18 @@ class ConversationVerbs(Handle):
         )
         return await self._once(
             "create_conversation", idempotency_key,
-            lambda: (agent_id, user_id, ops.encode_metadata(new.metadata), id, created_at),
-            ops.create(new, now), lambda made: made.id, ops.get,
+            lambda: (
+                agent_id, user_id, ops.encode_metadata(new.metadata), id, None if created_at is None else new.created_at
+            ),
+            ops.create(new, now), lambda made: [made.id], lambda ids: ops.get(ids[0]),
         )  # fmt: skip
 
     async def ensure_conversation(
-        self, id: str, agent_id: str, user_id: str, metadata: ConversationMetadata | Mapping[str, Any] | None = None  # noqa: A002
+        self,
+        id: str,
+        agent_id: str,
+        user_id: str,
+        metadata: ConversationMetadata | Mapping[str, Any] | None = None,
     ) -> None:
         """Nothing, and writes nothing: the first message added to ``id`` through this store creates the conversation.
 
@@ -70,14 +80,14 @@ class ConversationVerbs(Handle):
             id, limits.identifier(agent_id, "agent_id"), limits.identifier(user_id, "user_id"), metadata_of(metadata), 0
         )
 
-    async def get_conversation(self, id: str, include_messages: bool = False) -> Conversation | None:  # noqa: A002
+    async def get_conversation(self, id: str, include_messages: bool = False) -> Conversation | None:
         """The conversation, None when there is none; with all of its messages when asked."""
         limits.identifier(id, "id")
         return await self._run(ops.get_with_messages(id) if include_messages else ops.get(id))
 
     async def update_conversation(
         self,
-        id: str,  # noqa: A002
+        id: str,
         metadata: ConversationMetadata | Mapping[str, Any],
         expected_version: int | None = None,
     ) -> Conversation:
@@ -92,7 +102,7 @@ class ConversationVerbs(Handle):
         ops.encode_metadata(checked)
         return await self._run(ops.update(id, checked, expected_version, self._clock()))
 
-    async def delete_conversation(self, id: str) -> None:  # noqa: A002
+    async def delete_conversation(self, id: str) -> None:
         """Removes the conversation and its messages from every answer.
 
         Messages that a fork shares stay in the fork. Raises ``NotFound``.
@@ -100,7 +110,7 @@ class ConversationVerbs(Handle):
         limits.identifier(id, "id")
         await self._run(_delete_conversation(id, self._clock(), erase=False, pseudonym=f"deleted:{new_id()}"))
 
-    async def erase_conversation(self, id: str) -> None:  # noqa: A002
+    async def erase_conversation(self, id: str) -> None:
         """Removes the conversation with every trace: versions, index terms, its id in the trail, its part in forks.
 
         That something was erased, when and by whom stays on record. Raises ``NotFound``.
@@ -110,7 +120,7 @@ class ConversationVerbs(Handle):
 
     async def fork_conversation(
         self,
-        id: str,  # noqa: A002
+        id: str,
         at_seq: int,
         new_id: str | None = None,
         metadata: ConversationMetadata | Mapping[str, Any] | None = None,
@@ -130,7 +140,8 @@ class ConversationVerbs(Handle):
         return await self._once(
             "fork_conversation", idempotency_key,
             lambda: (id, at_seq, new_id, None if own_metadata is None else ops.encode_metadata(own_metadata)),
-            ops.fork(id, at_seq, own, own_metadata, self._clock()), lambda made: made.id, ops.get,
+            ops.fork(id, at_seq, own, own_metadata, self._clock()), lambda made: [made.id],
+            lambda ids: ops.get(ids[0]),
         )  # fmt: skip
 
     async def query_conversations(
@@ -188,7 +199,10 @@ class ConversationVerbs(Handle):
 
 @op
 def _delete_conversation(conversation_id: str, now: int, *, erase: bool, pseudonym: str) -> Steps[None]:
-    """Rows, totals and the text index in one transaction."""
+    """Rows, totals, the text index and, when erasing, idempotency keys in one transaction."""
+    if erase:
+        yield from keys.forget([conversation_id], "create_conversation", "fork_conversation")
+        yield from keys.forget((yield from ops.message_ids(conversation_id)), "add_message", "add_messages")
     gone = yield from ops.delete(conversation_id, now, erase=erase, pseudonym=pseudonym)
     yield from texts.forget(gone)
 
@@ -208,5 +222,3 @@ def _day(value: date | str | None, field: str) -> int | None:
     if not isinstance(value, date):
         raise Invalid(f"{field} must be a date or ISO text, not {type(value).__name__}", field=field)
     return value.toordinal() - date(1970, 1, 1).toordinal()
-
-

@@ -1,6 +1,7 @@
 """The front door of the async package. The blocking one needs none: there a store is opened by a plain call."""
 
 import os
+from collections.abc import Generator
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,7 @@ class Opening:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, Store]:
         return self._store.initialize().__await__()
 
     async def __aenter__(self) -> Store:
@@ -26,7 +27,7 @@ class Opening:
         await self._store.close()
 
 
-def open(  # noqa: A001 - the spec's name
+def open(
     where: PersistenceConfig | str | os.PathLike[str] | None = None, *, chores: bool = False
 ) -> Opening:
     """A store: ``store = await perdure.open("sqlite:///agent.db")``, or ``async with perdure.open(...) as store``.

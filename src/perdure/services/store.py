@@ -14,7 +14,7 @@ from perdure.schema import plan as schema
 from perdure.services.chores import Chores
 from perdure.services.conversations import ConversationVerbs
 from perdure.services.feed import FeedVerbs
-from perdure.services.handle import _inside, config_for
+from perdure.services.handle import config_for, inside_of
 from perdure.services.messages import MessageVerbs
 from perdure.services.search import SearchVerbs
 from perdure.services.tracking import TrackingVerbs
@@ -91,7 +91,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
     # -- transactions ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def transaction(self, timeout: float | str | None = None) -> AsyncIterator[Self]:  # noqa: ASYNC109
+    async def transaction(self, timeout: float | str | None = None) -> AsyncIterator[Self]:
         """A handle whose verbs commit together when the block ends, or leave nothing when it raises.
 
         Verbs of the store itself inside the block are ``Misused``. The time limit (5 s unless ``timeout`` or
@@ -99,20 +99,24 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         """
         if self._session is not None:
             raise Misused("a transaction is open already; its handle takes every verb")
-        if _inside.get() is self._shared:
+        if inside_of.get() is self._shared:
             raise Misused("a transaction of this store is open already in this task")
         limit = None if timeout is None else seconds(timeout, "timeout")
         driver = self._shared.driver
         if driver is None or self._shared.closed:
             driver = await self._ready()
+        born: list[tuple[str, str]] = []
         async with driver.transaction(limit) as session:
             handle = self._with(self._scope)
             handle._session = session
-            token = _inside.set(self._shared)
+            handle._born = born
+            token = inside_of.set(self._shared)
             try:
                 yield handle
             finally:
-                _inside.reset(token)
+                inside_of.reset(token)
+        for key in born:
+            self._shared.ensured.pop(key, None)
 
     def within(self, connection: Any) -> Self:
         """A handle that works inside the transaction of a psycopg connection of yours (PostgreSQL only).
@@ -137,7 +141,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             raise Forbidden("a tenant's handle may not run SQL of its own", hint="use the store that opened it")
         if not isinstance(sql, str) or not sql.strip():
             raise Invalid("sql must not be blank", field="sql")
-        if self._session is not None or _inside.get() is self._shared:
+        if self._session is not None or inside_of.get() is self._shared:
             raise Misused("execute has a transaction of its own; call it outside the block")
         driver = self._shared.driver or await self._ready()
         return await driver.execute(sql, params, self._scope)
@@ -191,7 +195,9 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         broken = await self._run(conversations.broken_totals())
         problems += [f"the totals or seqs of conversation {name!r} do not add up" for name in broken]
         chores = await Chores(self).states()
-        problems += [f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in chores if chore.overdue]
+        problems += [
+            f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in chores if chore.overdue
+        ]
         report["chores"] = {chore.name: chore.outcome or "never ran" for chore in chores}
         if repair:
             await self.rebuild_text()
@@ -207,7 +213,9 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
 class PostgresStore(Store):
     """A store on PostgreSQL."""
 
-    def __init__(self, config: PersistenceConfig | str | None = None, *, chores: bool = False, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, config: PersistenceConfig | str | None = None, *, chores: bool = False, clock: Clock = system_clock
+    ) -> None:
         super().__init__(config, chores=chores, clock=clock)
         if self.config.engine != "postgres":
             raise Invalid("PostgresStore takes a postgresql:// address", field="connection_string")

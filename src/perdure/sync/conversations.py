@@ -15,6 +15,7 @@ from perdure.rooms.conversations.values import (
     TokenReportRow,
     metadata_of,
 )  # fmt: skip
+from perdure.rooms.keys import ops as keys
 from perdure.rooms.texts import ops as texts
 from perdure.sync.handle import Handle
 from perdure.values import limits
@@ -35,7 +36,7 @@ class ConversationVerbs(Handle):
         agent_id: str,
         user_id: str,
         metadata: ConversationMetadata | Mapping[str, Any] | None = None,
-        id: str | None = None,  # noqa: A002 - the spec's name
+        id: str | None = None,
         *,
         created_at: datetime | str | None = None,
         idempotency_key: str | None = None,
@@ -54,8 +55,10 @@ class ConversationVerbs(Handle):
         )
         return self._once(
             "create_conversation", idempotency_key,
-            lambda: (agent_id, user_id, ops.encode_metadata(new.metadata), id, created_at),
-            ops.create(new, now), lambda made: made.id, ops.get,
+            lambda: (
+                agent_id, user_id, ops.encode_metadata(new.metadata), id, None if created_at is None else new.created_at
+            ),
+            ops.create(new, now), lambda made: [made.id], lambda ids: ops.get(ids[0]),
         )  # fmt: skip
 
     def ensure_conversation(
@@ -63,7 +66,7 @@ class ConversationVerbs(Handle):
         id: str,
         agent_id: str,
         user_id: str,
-        metadata: ConversationMetadata | Mapping[str, Any] | None = None,  # noqa: A002
+        metadata: ConversationMetadata | Mapping[str, Any] | None = None,
     ) -> None:
         """Nothing, and writes nothing: the first message added to ``id`` through this store creates the conversation.
 
@@ -78,14 +81,14 @@ class ConversationVerbs(Handle):
             id, limits.identifier(agent_id, "agent_id"), limits.identifier(user_id, "user_id"), metadata_of(metadata), 0
         )
 
-    def get_conversation(self, id: str, include_messages: bool = False) -> Conversation | None:  # noqa: A002
+    def get_conversation(self, id: str, include_messages: bool = False) -> Conversation | None:
         """The conversation, None when there is none; with all of its messages when asked."""
         limits.identifier(id, "id")
         return self._run(ops.get_with_messages(id) if include_messages else ops.get(id))
 
     def update_conversation(
         self,
-        id: str,  # noqa: A002
+        id: str,
         metadata: ConversationMetadata | Mapping[str, Any],
         expected_version: int | None = None,
     ) -> Conversation:
@@ -100,7 +103,7 @@ class ConversationVerbs(Handle):
         ops.encode_metadata(checked)
         return self._run(ops.update(id, checked, expected_version, self._clock()))
 
-    def delete_conversation(self, id: str) -> None:  # noqa: A002
+    def delete_conversation(self, id: str) -> None:
         """Removes the conversation and its messages from every answer.
 
         Messages that a fork shares stay in the fork. Raises ``NotFound``.
@@ -108,7 +111,7 @@ class ConversationVerbs(Handle):
         limits.identifier(id, "id")
         self._run(_delete_conversation(id, self._clock(), erase=False, pseudonym=f"deleted:{new_id()}"))
 
-    def erase_conversation(self, id: str) -> None:  # noqa: A002
+    def erase_conversation(self, id: str) -> None:
         """Removes the conversation with every trace: versions, index terms, its id in the trail, its part in forks.
 
         That something was erased, when and by whom stays on record. Raises ``NotFound``.
@@ -118,7 +121,7 @@ class ConversationVerbs(Handle):
 
     def fork_conversation(
         self,
-        id: str,  # noqa: A002
+        id: str,
         at_seq: int,
         new_id: str | None = None,
         metadata: ConversationMetadata | Mapping[str, Any] | None = None,
@@ -138,7 +141,8 @@ class ConversationVerbs(Handle):
         return self._once(
             "fork_conversation", idempotency_key,
             lambda: (id, at_seq, new_id, None if own_metadata is None else ops.encode_metadata(own_metadata)),
-            ops.fork(id, at_seq, own, own_metadata, self._clock()), lambda made: made.id, ops.get,
+            ops.fork(id, at_seq, own, own_metadata, self._clock()), lambda made: [made.id],
+            lambda ids: ops.get(ids[0]),
         )  # fmt: skip
 
     def query_conversations(
@@ -196,7 +200,10 @@ class ConversationVerbs(Handle):
 
 @op
 def _delete_conversation(conversation_id: str, now: int, *, erase: bool, pseudonym: str) -> Steps[None]:
-    """Rows, totals and the text index in one transaction."""
+    """Rows, totals, the text index and, when erasing, idempotency keys in one transaction."""
+    if erase:
+        yield from keys.forget([conversation_id], "create_conversation", "fork_conversation")
+        yield from keys.forget((yield from ops.message_ids(conversation_id)), "add_message", "add_messages")
     gone = yield from ops.delete(conversation_id, now, erase=erase, pseudonym=pseudonym)
     yield from texts.forget(gone)
 

@@ -20,7 +20,7 @@ from perdure.values.errors import Closed, Invalid, Misused
 
 T = TypeVar("T")
 
-_inside: ContextVar["Shared | None"] = ContextVar("perdure_transaction", default=None)
+inside_of: ContextVar["Shared | None"] = ContextVar("perdure_transaction", default=None)
 
 
 class Shared:
@@ -45,6 +45,8 @@ class Handle:
         self._scope = Scope()
         self._clock = clock
         self._session: Any = None
+        self._born: list[tuple[str, str]] | None = None
+        """Inside a transaction: the ensured conversations that exist once it is committed."""
         self._initialize_on_use = True
         self._is_root = True
 
@@ -85,7 +87,7 @@ class Handle:
         session = self._session
         if session is not None:
             return session.run(op, self._scope)
-        if _inside.get() is self._shared:
+        if inside_of.get() is self._shared:
             raise Misused(
                 "a verb of the store was called inside its transaction block",
                 hint="call it on what `with store.transaction() as t` gave you",
@@ -113,14 +115,22 @@ class Handle:
                 shared.driver = driver
         return shared.driver
 
+    def _settle(self, conversation_id: str) -> None:
+        """An ensured conversation was inserted: it waits no longer, unless the transaction may still be taken back."""
+        key = (self.tenant, conversation_id)
+        if self._session is None:
+            self._shared.ensured.pop(key, None)
+        elif self._born is not None:
+            self._born.append(key)
+
     def _once(
         self,
         verb: str,
         key: str | None,
         content: Callable[[], tuple[object, ...]],
         recipe: Op[T],
-        name: Callable[[T], str],
-        replay: Callable[[str], Op[T | None]],
+        name: Callable[[T], list[str]],
+        replay: Callable[[list[str]], Op[T | None]],
     ) -> T:
         """The answer of a creating recipe, or of its first run under the same idempotency key."""
         if key is None:

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from perdure.grammar import Op, Steps, op
@@ -14,7 +15,7 @@ from perdure.rooms.conversations.draft import Draft, MessageRole
 from perdure.rooms.conversations.prepare import UNSET, Unset
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.rooms.conversations.values import Message, MessageVersion, Page, Prepared
-from perdure.rooms.keys.ops import joined
+from perdure.rooms.keys import ops as keys
 from perdure.rooms.texts import ops as texts
 from perdure.sync.handle import Handle
 from perdure.values import limits
@@ -39,7 +40,7 @@ class MessageVerbs(Handle):
         parent_id: str | None = None,
         created_at: datetime | str | None = None,
         *,
-        id: str | None = None,  # noqa: A002 - the spec's name
+        id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Message:
         """The message at the next ``seq`` of its conversation.
@@ -56,7 +57,7 @@ class MessageVerbs(Handle):
         )  # fmt: skip
         if idempotency_key is None:
             return (self._append(conversation_id, [draft], now))[0]
-        return (self._append(conversation_id, [draft], now, key=idempotency_key, verb="add_message", given_id=id))[0]
+        return (self._append(conversation_id, [draft], now, key=idempotency_key, verb="add_message", given=[id]))[0]
 
     def add_messages(
         self,
@@ -68,10 +69,12 @@ class MessageVerbs(Handle):
         """The messages at the next seqs, in order: all of them or, when one is refused, none. At most 10,000."""
         limits.identifier(conversation_id, "conversation_id")
         now = self._clock()
+        drafts = list(islice(drafts, limits.DRAFTS + 1))  # one more is refused; there may be no end
         prepared = prepare.prepare_each(drafts, now, "drafts")
         if not prepared:
             return []
-        return self._append(conversation_id, prepared, now, key=idempotency_key, verb="add_messages")
+        given = [_given_id(draft) for draft in drafts] if idempotency_key is not None else ()
+        return self._append(conversation_id, prepared, now, key=idempotency_key, verb="add_messages", given=given)
 
     def _append(
         self,
@@ -81,7 +84,7 @@ class MessageVerbs(Handle):
         *,
         key: str | None = None,
         verb: str = "",
-        given_id: str | None = None,
+        given: Sequence[str | None] = (),
     ) -> list[Message]:
         """Appends, creating a conversation that was only ensured so far."""
         ensured = self._shared.ensured
@@ -94,11 +97,11 @@ class MessageVerbs(Handle):
         else:
             recipe = recipes.append_many(conversation_id, drafts, now)
         added = self._once(
-            verb, key, lambda: (conversation_id, given_id, *(_content_of(draft) for draft in drafts)), recipe,
-            lambda made: joined(message.id for message in made), _replay_messages,
+            verb, key, lambda: (conversation_id, *given, *(_content_of(draft, now) for draft in drafts)), recipe,
+            lambda made: [message.id for message in made], _replay_messages,
         )  # fmt: skip
         if new is not None:
-            ensured.pop((self.tenant, conversation_id), None)
+            self._settle(conversation_id)
         return added
 
     def get_messages(
@@ -146,9 +149,9 @@ class MessageVerbs(Handle):
         message_id: str,
         content: Content | Sequence[Any] | Unset = UNSET,
         *,
-        name: str | None | Unset = UNSET,
-        metadata: Mapping[str, Any] | None | Unset = UNSET,
-        token_usage: TokenUsage | Mapping[str, Any] | None | Unset = UNSET,
+        name: str | Unset | None = UNSET,
+        metadata: Mapping[str, Any] | Unset | None = UNSET,
+        token_usage: TokenUsage | Mapping[str, Any] | Unset | None = UNSET,
         expected_version: int | None = None,
     ) -> Message:
         """The message with what was given in place of what it had; the former version goes into its trail.
@@ -187,11 +190,11 @@ class MessageVerbs(Handle):
         now = self._clock()
         drafts = list(messages)
         prepared = prepare.prepare_each(drafts, now, "messages")
-        given = {message.id for draft, message in zip(drafts, prepared, strict=True) if _has_id(draft)}
+        given = {message.id for draft, message in zip(drafts, prepared, strict=True) if _given_id(draft) is not None}
         ensured = self._shared.ensured.get((self.tenant, conversation_id))
         added = self._run(_flush(conversation_id, prepared, given, ensured, now))
         if ensured is not None and added:
-            self._shared.ensured.pop((self.tenant, conversation_id), None)
+            self._settle(conversation_id)
         return added
 
     def context_window(
@@ -247,7 +250,8 @@ def _flush(
     if new is not None:
         if not history:
             return []  # nothing to keep: the conversation goes on not to exist
-        yield from ops.insert(ops.NewConversation(new.id, new.agent_id, new.user_id, new.metadata, now), now)
+        created_at = min(message.created_at for message in history)
+        yield from ops.insert(ops.NewConversation(new.id, new.agent_id, new.user_id, new.metadata, created_at), now)
     yield from ops.locked(conversation_id)  # two flushes of one history must not both append
     stored = yield from recipes.stored(conversation_id)
     known = yield from recipes.taken(sorted(given))
@@ -267,13 +271,14 @@ def _delete_message(message_id: str, now: int) -> Steps[None]:
 def _erase_message(message_id: str, now: int, pseudonym: str) -> Steps[None]:
     row = yield from recipes.erase(message_id, now, pseudonym)
     yield from texts.forget([row])
+    yield from keys.forget([message_id], "add_message", "add_messages")
 
 
 @op(reads=True)
-def _replay_messages(ids: str) -> Steps[list[Message] | None]:
+def _replay_messages(ids: list[str]) -> Steps[list[Message] | None]:
     """The messages that an idempotency key created, None when one of them is gone."""
     found: list[Message] = []
-    for message_id in ids.split("\n"):
+    for message_id in ids:
         message = yield from recipes.get(message_id)
         if message is None:
             return None
@@ -281,19 +286,20 @@ def _replay_messages(ids: str) -> Steps[list[Message] | None]:
     return found
 
 
-def _content_of(draft: Prepared) -> tuple[object, ...]:
-    """What makes two drafts the same: everything but what the store adds."""
+def _content_of(draft: Prepared, now: int) -> tuple[object, ...]:
+    """What makes two drafts the same: everything but the id and the time that the store gives."""
     usage = draft.usage
+    at = None if draft.created_at == now else draft.created_at
     counted = (
         None
         if usage is None
         else (usage.input_tokens, usage.output_tokens, usage.total_tokens, usage.model, usage.cost)
     )
-    return (draft.role, draft.name, draft.body, draft.form, draft.metadata, counted, draft.parent_id)
+    return (draft.role, draft.name, draft.body, draft.form, draft.metadata, counted, draft.parent_id, at)
 
 
-def _has_id(draft: Draft | Mapping[str, Any]) -> bool:
-    return (draft.get("id") if isinstance(draft, Mapping) else draft.id) is not None
+def _given_id(draft: Draft | Mapping[str, Any]) -> str | None:
+    return draft.get("id") if isinstance(draft, Mapping) else draft.id
 
 
 def _roles(roles: Iterable[MessageRole | str]) -> list[str]:

@@ -15,7 +15,7 @@ from perdure.schema import plan as schema
 from perdure.sync.chores import Chores
 from perdure.sync.conversations import ConversationVerbs
 from perdure.sync.feed import FeedVerbs
-from perdure.sync.handle import _inside, config_for
+from perdure.sync.handle import config_for, inside_of
 from perdure.sync.messages import MessageVerbs
 from perdure.sync.search import SearchVerbs
 from perdure.sync.tracking import TrackingVerbs
@@ -98,20 +98,24 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         """
         if self._session is not None:
             raise Misused("a transaction is open already; its handle takes every verb")
-        if _inside.get() is self._shared:
+        if inside_of.get() is self._shared:
             raise Misused("a transaction of this store is open already in this task")
         limit = None if timeout is None else seconds(timeout, "timeout")
         driver = self._shared.driver
         if driver is None or self._shared.closed:
             driver = self._ready()
+        born: list[tuple[str, str]] = []
         with driver.transaction(limit) as session:
             handle = self._with(self._scope)
             handle._session = session
-            token = _inside.set(self._shared)
+            handle._born = born
+            token = inside_of.set(self._shared)
             try:
                 yield handle
             finally:
-                _inside.reset(token)
+                inside_of.reset(token)
+        for key in born:
+            self._shared.ensured.pop(key, None)
 
     def within(self, connection: Any) -> Self:
         """A handle that works inside the transaction of a psycopg connection of yours (PostgreSQL only).
@@ -136,7 +140,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             raise Forbidden("a tenant's handle may not run SQL of its own", hint="use the store that opened it")
         if not isinstance(sql, str) or not sql.strip():
             raise Invalid("sql must not be blank", field="sql")
-        if self._session is not None or _inside.get() is self._shared:
+        if self._session is not None or inside_of.get() is self._shared:
             raise Misused("execute has a transaction of its own; call it outside the block")
         driver = self._shared.driver or self._ready()
         return driver.execute(sql, params, self._scope)

@@ -60,7 +60,7 @@ class Servant(NamedTuple):
             return True
         script = 'for path; do test -x "$path" && test -r "$path" || exit 1; done'
         command = ["/bin/sh", "-c", script, "sh", *map(str, paths)]
-        return subprocess.run(command, check=False, cwd="/", **self.options()).returncode == 0  # noqa: S603 (fixed)
+        return subprocess.run(command, check=False, cwd="/", **self.options()).returncode == 0
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Cluster:
     def _watch(self) -> None:
         """Start the shell that cleans up when this process can't."""
         remove = str(self.folder) if self.temporary else ""
-        self.watchdog = subprocess.Popen(  # noqa: S603 (a fixed script; the paths are its arguments)
+        self.watchdog = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHDOG, "sh", str(self.binaries), str(self.data), remove],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -130,7 +130,7 @@ class Cluster:
             *("--auth-host=trust", "--auth-local=reject", "--no-sync", "--no-instructions", "--data-checksums"),
         ]
         with self.log.open("ab") as log:
-            code = subprocess.run(  # noqa: S603 (a binary of the wheel)
+            code = subprocess.run(
                 command,
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -147,7 +147,7 @@ class Cluster:
         """Start the server and wait until it accepts connections: "", or what its log says about the failure."""
         offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 (a binary of the wheel)
+            process = subprocess.Popen(
                 [str(self.binaries / "postgres"), "-D", str(self.data), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -200,7 +200,7 @@ def _servant() -> Servant:
 
 def _temporary_folder(servant: Servant) -> Path:
     """A new folder that belongs to the servant, in the first temporary folder that it can enter."""
-    parents = [Path(parent) for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp")]  # noqa: S108 (mkdtemp's, below)
+    parents = [Path(parent) for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp")]
     for parent in parents:
         if servant.reaches(parent):
             folder = Path(tempfile.mkdtemp(prefix="perdure-postgres-", dir=parent))
@@ -218,7 +218,7 @@ def _copy(package: Path, folder: Path, servant: Servant) -> Path:
         if part.is_dir():
             shutil.copytree(part, root / part.name, symlinks=True, ignore=unneeded)
     for parent, _, files in os.walk(root):
-        for path in (parent, *(os.path.join(parent, name) for name in files)):  # noqa: PTH118 (1,500 files)
+        for path in (parent, *(os.path.join(parent, name) for name in files)):
             os.chown(path, servant.user or -1, servant.group or -1, follow_symlinks=False)
     return root / package.name
 

@@ -74,7 +74,9 @@ class Opener:
         self.engine = driver.removesuffix("-blocking")
 
     @asynccontextmanager
-    async def __call__(self, *, clock: Clock = system_clock, chores: bool = False, **settings: Any) -> AsyncIterator[Any]:
+    async def __call__(
+        self, *, clock: Clock = system_clock, chores: bool = False, **settings: Any
+    ) -> AsyncIterator[Any]:
         """An open store, with these settings of ``PersistenceConfig``; closed at the end of the block."""
         config = PersistenceConfig(self.url, **{"pool_size": 4, **settings})
         if self.blocking:

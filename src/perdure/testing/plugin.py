@@ -19,7 +19,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs a coroutine test on a loop of its own."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
-    names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001 - the only way to know which fixtures a test asked for
+    names = pyfuncitem._fixtureinfo.argnames
     arguments: dict[str, Any] = {name: pyfuncitem.funcargs[name] for name in names}
     asyncio.run(pyfuncitem.obj(**arguments))
     return True
@@ -81,4 +81,4 @@ def opener(request: pytest.FixtureRequest, tmp_store_path: Path) -> Opener:
 @pytest.fixture
 def seeded_random(request: pytest.FixtureRequest) -> random.Random:
     """Randomness that is the same in each run of a test and differs between tests."""
-    return random.Random(request.node.nodeid)  # noqa: S311 - repeatable on purpose
+    return random.Random(request.node.nodeid)

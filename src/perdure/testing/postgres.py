@@ -226,7 +226,7 @@ class PostgresServer:
     def _execute(self, statement: str, *parameters: Any) -> Any:
         """Run one statement as superuser; the first value of its answer, or None."""
         try:
-            import psycopg  # noqa: PLC0415 (an extra: the module must load without it to say so)
+            import psycopg
         except ImportError:
             raise MissingExtra("this needs psycopg, which is not installed", hint=HINT) from None
         try:
@@ -242,9 +242,9 @@ class PostgresServer:
 def _run(command: list[str], url: str) -> int:
     """Run a command with PERDURE_URL set; its exit code as a shell would give it."""
     try:
-        process = subprocess.Popen(command, env={**os.environ, "PERDURE_URL": url})  # noqa: S603 (the user's own)
+        process = subprocess.Popen(command, env={**os.environ, "PERDURE_URL": url})
     except OSError as error:
-        print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
     try:
         code = process.wait()
@@ -279,15 +279,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if command:
                 return _run(command, url)
             message = f"PostgreSQL is running:\n\n  PERDURE_URL={url}\n\nCtrl-C stops it and removes its data."
-            print(message, flush=True)  # noqa: T201
+            print(message, flush=True)
             server.wait()
-            print(f"PostgreSQL ended by itself:\n{tail(server.log_file)}", file=sys.stderr)  # noqa: T201
+            print(f"PostgreSQL ended by itself:\n{tail(server.log_file)}", file=sys.stderr)
             return Unavailable.exit_code
     except KeyboardInterrupt:
-        print("\nPostgreSQL is stopped and its data removed.")  # noqa: T201
+        print("\nPostgreSQL is stopped and its data removed.")
         return 0
     except PerdureError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return error.exit_code
 
 

@@ -208,18 +208,17 @@ class _Parser:
     def target(self, key: str, place: str) -> Target:
         if key in self.fields:
             return Target(key, self.fields[key].kind)
-        path = tuple(key.split("."))
-        if len(path) > limits.METADATA_DEPTH + 1:
+        first, *rest = path = key.split(".")
+        field, known = None, self.fields.get(first)
+        if rest and first == "metadata":
+            path = rest
+        elif rest and known is not None and known.kind == "json":
+            field, path = first, rest
+        if len(path) > limits.METADATA_DEPTH:
             raise OverLimit(
                 f"{place} names more than {limits.METADATA_DEPTH} keys", field=place, limit=limits.METADATA_DEPTH
             )
-        if len(path) > 1:
-            if path[0] == "metadata":
-                return Target(None, "json", path[1:])
-            known = self.fields.get(path[0])
-            if known is not None and known.kind == "json":
-                return Target(path[0], "json", path[1:])
-        return Target(None, "json", path)
+        return Target(field, "json", tuple(path))
 
     def condition(self, target: Target, name: str, value: Any, place: str) -> Filter:
         self.count(place)

@@ -23,7 +23,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from perdure.drivers.postgres import versions
 from perdure.drivers.postgres.errors import RETRY, is_broken, translate
-from perdure.drivers.postgres.statements import Connection, Statements, prepare_connection, settings
+from perdure.drivers.postgres.statements import Connection, Statements, prepare_connection, settings, trusted
 from perdure.grammar import Op, Scope, StartOver
 from perdure.kit import aio as kit
 from perdure.schema.plan import missing_steps, objects, schema_sql, steps
@@ -109,12 +109,14 @@ class AsyncPostgres:
                 applied = await self._applied(connection)
                 needed = missing_steps("postgres", applied or [])
                 if needed and not (create if applied is None else migrate_steps):
-                    raise SchemaBehind(f"{self.where} lacks {len(needed)} steps of the schema", hint="run: perdure init")
+                    raise SchemaBehind(
+                        f"{self.where} lacks {len(needed)} steps of the schema", hint="run: perdure init"
+                    )
                 if applied is None and not await self._schema_exists(connection):
-                    await connection.execute(f'create schema "{schema}"')
+                    await connection.execute(trusted(f'create schema "{schema}"'))
                 await connection.execute("select set_config('search_path', %s, true)", (schema,))
                 for step in needed:
-                    await connection.execute(step.text)
+                    await connection.execute(trusted(step.text))
                     await connection.execute(
                         "insert into perdure_steps (number, name, hash, applied_at) values (%s, %s, %s, %s)",
                         (step.number, step.name, step.hash, system_clock()),
@@ -132,7 +134,7 @@ class AsyncPostgres:
         row = await known.fetchone()
         if row is None or row[0] is None:
             return None
-        cursor = await connection.execute(f'select number, hash from "{self.config.schema}".perdure_steps')
+        cursor = await connection.execute(trusted(f'select number, hash from "{self.config.schema}".perdure_steps'))
         return [(number, digest) for number, digest in await cursor.fetchall()]
 
     async def verify(self) -> list[str]:
@@ -218,7 +220,7 @@ class AsyncPostgres:
             async with self._connection() as connection:
                 try:
                     await self.statements.enter(connection, scope, _WRITE)
-                    cursor = await connection.execute(sql, params)
+                    cursor = await connection.execute(trusted(sql), params)
                     rows = await cursor.fetchall() if cursor.description else []
                 except BaseException:
                     await self.roll_back(connection)
@@ -292,5 +294,3 @@ class AsyncPostgresSession:
                 raise
             await self._connection.execute("release one")
             return answer
-
-

@@ -23,7 +23,7 @@ from psycopg_pool import ConnectionPool
 
 from perdure.drivers.postgres import versions_blocking as versions
 from perdure.drivers.postgres.errors import RETRY, is_broken, translate
-from perdure.drivers.postgres.statements_blocking import Connection, Statements, prepare_connection, settings
+from perdure.drivers.postgres.statements_blocking import Connection, Statements, prepare_connection, settings, trusted
 from perdure.grammar import Op, Scope, StartOver
 from perdure.kit import blocking as kit
 from perdure.schema.plan import missing_steps, objects, schema_sql, steps
@@ -113,10 +113,10 @@ class BlockingPostgres:
                         f"{self.where} lacks {len(needed)} steps of the schema", hint="run: perdure init"
                     )
                 if applied is None and not self._schema_exists(connection):
-                    connection.execute(f'create schema "{schema}"')
+                    connection.execute(trusted(f'create schema "{schema}"'))
                 connection.execute("select set_config('search_path', %s, true)", (schema,))
                 for step in needed:
-                    connection.execute(step.text)
+                    connection.execute(trusted(step.text))
                     connection.execute(
                         "insert into perdure_steps (number, name, hash, applied_at) values (%s, %s, %s, %s)",
                         (step.number, step.name, step.hash, system_clock()),
@@ -134,7 +134,7 @@ class BlockingPostgres:
         row = known.fetchone()
         if row is None or row[0] is None:
             return None
-        cursor = connection.execute(f'select number, hash from "{self.config.schema}".perdure_steps')
+        cursor = connection.execute(trusted(f'select number, hash from "{self.config.schema}".perdure_steps'))
         return [(number, digest) for number, digest in cursor.fetchall()]
 
     def verify(self) -> list[str]:
@@ -220,7 +220,7 @@ class BlockingPostgres:
             with self._connection() as connection:
                 try:
                     self.statements.enter(connection, scope, _WRITE)
-                    cursor = connection.execute(sql, params)
+                    cursor = connection.execute(trusted(sql), params)
                     rows = cursor.fetchall() if cursor.description else []
                 except BaseException:
                     self.roll_back(connection)

@@ -5,7 +5,16 @@ import psycopg_pool
 from psycopg import errors as pg
 
 from perdure.values.errors import (
-    Busy, Closed, Conflict, Damaged, Disconnected, Forbidden, Invalid, Misused, PerdureError, SchemaBehind,
+    Busy,
+    Closed,
+    Conflict,
+    Damaged,
+    Disconnected,
+    Forbidden,
+    Invalid,
+    Misused,
+    PerdureError,
+    SchemaBehind,
     Unavailable,
 )  # fmt: skip
 
@@ -20,7 +29,9 @@ RETRY = (pg.DeadlockDetected, pg.SerializationFailure)
 
 def is_broken(error: Exception) -> bool:
     """Whether the connection is gone, as opposed to a statement that was refused."""
-    if isinstance(error, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow | pg.IdleInTransactionSessionTimeout):
+    if isinstance(
+        error, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow | pg.IdleInTransactionSessionTimeout
+    ):
         return True
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
 
@@ -33,7 +44,7 @@ def translate(error: Exception, where: str) -> PerdureError:
         return Unavailable(f"no connection to {where} within pool_timeout", retry_after=1.0)
     if isinstance(error, psycopg.Error) and is_broken(error):
         return Disconnected(f"the connection to {where} is gone; nothing was changed", retry_after=0.5)
-    if isinstance(error, RETRY + (pg.LockNotAvailable, pg.QueryCanceled)):
+    if isinstance(error, (*RETRY, pg.LockNotAvailable, pg.QueryCanceled)):
         return Busy(f"others held what this call needed, or it took too long: {_first_line(error)}", retry_after=0.1)
     if isinstance(error, pg.UniqueViolation):
         constraint = error.diag.constraint_name or ""

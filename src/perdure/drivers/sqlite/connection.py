@@ -62,9 +62,10 @@ class Patience:
         self.seconds = seconds
         self.on = True
         self._deadline = 0.0
-        self._random = random.Random()  # noqa: S311 - spreads naps, guards nothing
+        self._random = random.Random()
 
     def __call__(self, tries: int) -> bool:
+        """Whether to try again, after a nap."""
         if not self.on:
             return False
         now = time.monotonic()
@@ -84,8 +85,9 @@ class _StatementClock:
         self._seconds = seconds
         self._started = time.monotonic()
 
-    def restart(self) -> None:
+    def begin(self, _cursor: Any, _sql: str, _bindings: Any) -> bool:
         self._started = time.monotonic()
+        return True
 
     def __call__(self) -> bool:
         return time.monotonic() - self._started > self._seconds
@@ -122,7 +124,7 @@ def connect(place: Place, config: PersistenceConfig, patience: Patience, *, read
     if config.statement_timeout:
         clock = _StatementClock(connection, config.statement_timeout)
         connection.set_progress_handler(clock, _PROGRESS_STEPS)
-        connection.set_exec_trace(lambda _cursor, _sql, _bindings: clock.restart() or True)
+        connection.set_exec_trace(clock.begin)
     return connection
 
 

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -64,7 +64,7 @@ class SqliteEngine:
         check_engine()
         self._closed = False
         with self.writer_lock:
-            self._connection()
+            self.connection()
 
     def close(self) -> None:
         """Closes every connection; the last process to do so leaves one file behind."""
@@ -82,7 +82,7 @@ class SqliteEngine:
     def _another_connection(self) -> apsw.Connection:
         return connect(self.place, self.config, Patience(self.config.busy_timeout))
 
-    def _connection(self) -> apsw.Connection:
+    def connection(self) -> apsw.Connection:
         """The writer's connection, opened anew when the last one met an I/O error. The lock is held."""
         if self._closed:
             raise Closed(f"the store at {self.shown_path} is closed")
@@ -102,7 +102,7 @@ class SqliteEngine:
     def has_page_checksums(self) -> bool:
         """Whether pages are checked as they are read."""
         with self.writer_lock:
-            return not self.place.memory and page_checksums(self._connection())
+            return not self.place.memory and page_checksums(self.connection())
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class SqliteEngine:
 
         With ``wait=False`` the first thing that would have to be waited for raises ``Busy``, before anything ran.
         """
-        connection = self._connection()
+        connection = self.connection()
         self._begin(connection, wait=wait)
         try:
             if len(jobs) == 1:
@@ -190,18 +190,18 @@ class SqliteEngine:
 
     def begin(self) -> None:
         """Opens a transaction for ``run_inside``. The lock must be held until ``end``."""
-        self._begin(self._connection(), wait=True)
+        self._begin(self.connection(), wait=True)
 
     def run_inside(self, op: Op[T], scope: Scope) -> T:
         """One recipe inside the open transaction; a failing one takes back its own changes only."""
-        answer, error = self._run_alone(self._connection(), (op, scope))
+        answer, error = self._run_alone(self.connection(), (op, scope))
         if error is not None:
             raise error
         return answer
 
     def end(self, *, keep: bool) -> None:
         """Commits the open transaction, or takes it back."""
-        connection = self._connection()
+        connection = self.connection()
         try:
             if keep:
                 self._commit(connection)
@@ -214,7 +214,7 @@ class SqliteEngine:
         """The answer of a recipe that changes nothing, from one snapshot."""
         if self.place.memory:
             with self.writer_lock:
-                return self.run(self._connection(), op, scope)
+                return self.run(self.connection(), op, scope)
         with self._reader() as connection:
             connection.execute("begin")
             try:
@@ -281,21 +281,20 @@ class SqliteEngine:
             text = text.replace("{where}", fragment)
             params.update(values)
         if self.config.echo_sql:
-            _log.info("%s", statement.name)
-        cursor = connection.execute(text, params)
+            _log.info("%s: %s", statement.name, text)
+        rows = cast("list[Any]", connection.execute(text, params).fetchall())  # to the end: RETURNING must finish
         if ask.mode is Mode.ALL:
-            return cursor.fetchall()
+            return rows
         if ask.mode is Mode.ONE:
-            rows = cursor.fetchall()  # to the end: an update with RETURNING must finish
             return rows[0] if rows else None
         return connection.changes()
 
     def execute(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
         """The rows of an administrator's statement, in a transaction of its own. The lock must be held."""
-        connection = self._connection()
+        connection = self.connection()
         self._begin(connection, wait=True)
         try:
-            rows = connection.execute(sql, params).fetchall()
+            rows = cast("list[Any]", connection.execute(sql, params).fetchall())
             self._commit(connection)
         except _ENGINE_ERRORS as error:
             self._note_io_error(error)
@@ -307,7 +306,7 @@ class SqliteEngine:
     def script(self, text: str) -> None:
         """Runs the statements of a schema step inside the open transaction. The lock must be held."""
         try:
-            self._connection().execute(text)
+            self.connection().execute(text)
         except _ENGINE_ERRORS as error:
             raise translate(error, self.shown_path) from error
 
@@ -317,7 +316,7 @@ class SqliteEngine:
         """Moves the whole log into the file now; returns the bytes that remain in it."""
         with self.writer_lock:
             try:
-                self._connection().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self.connection().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except apsw.BusyError:
                 _log.info("others are using %s; its log stays as it is", self.shown_path)
             except _ENGINE_ERRORS as error:

@@ -3,7 +3,16 @@
 import apsw
 
 from perdure.values.errors import (
-    Busy, ChecksumMismatch, Conflict, Damaged, Disconnected, Forbidden, Invalid, Misused, PerdureError, Unavailable,
+    Busy,
+    ChecksumMismatch,
+    Conflict,
+    Damaged,
+    Disconnected,
+    Forbidden,
+    Invalid,
+    Misused,
+    PerdureError,
+    Unavailable,
 )  # fmt: skip
 
 _UNIQUE = {

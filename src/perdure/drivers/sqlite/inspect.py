@@ -14,7 +14,7 @@ def report(engine: SqliteEngine) -> dict[str, Any]:
     """Facts about the engine and the file; ``problems`` lists what is wrong, in words."""
     checksums = engine.has_page_checksums
     with engine.writer_lock:
-        connection = engine._connection()  # noqa: SLF001 - looks inside on purpose
+        connection = engine.connection()
 
         def value(pragma: str) -> Any:
             return next(iter(connection.execute(f"pragma {pragma}")))[0]

@@ -1,5 +1,7 @@
 """Bringing an SQLite file to the library's schema: one transaction for all steps, so a kill leaves it as it was."""
 
+from typing import Any, cast
+
 import apsw
 
 from perdure.drivers.sqlite.engine import SqliteEngine
@@ -11,10 +13,12 @@ from perdure.values.errors import SchemaBehind
 
 def _applied(connection: apsw.Connection) -> list[tuple[int, str]] | None:
     """The (number, hash) of the steps in the file, None when it has no schema at all."""
-    known = connection.execute("select 1 from sqlite_schema where name = 'perdure_steps'").fetchall()
+    known = cast("list[Any]", connection.execute("select 1 from sqlite_schema where name = 'perdure_steps'").fetchall())
     if not known:
         return None
-    return [(int(number), str(digest)) for number, digest in connection.execute("select number, hash from perdure_steps")]
+    return [
+        (int(number), str(digest)) for number, digest in connection.execute("select number, hash from perdure_steps")
+    ]
 
 
 def initialize(engine: SqliteEngine, *, create: bool, migrate: bool) -> int:
@@ -24,7 +28,7 @@ def initialize(engine: SqliteEngine, *, create: bool, migrate: bool) -> int:
     is false, ``SchemaAhead`` for a newer file.
     """
     with engine.writer_lock:
-        connection = engine._connection()  # noqa: SLF001 - the migrator is the engine's other half
+        connection = engine.connection()
         try:
             applied = _applied(connection)
             if applied is not None and not missing_steps("sqlite", applied):
@@ -55,8 +59,8 @@ def initialize(engine: SqliteEngine, *, create: bool, migrate: bool) -> int:
 def verify(engine: SqliteEngine) -> list[str]:
     """What is missing from the file's schema, in words; it changes nothing."""
     with engine.writer_lock:
-        connection = engine._connection()  # noqa: SLF001
-        rows = connection.execute("select type, name, sql from sqlite_schema").fetchall()
+        connection = engine.connection()
+        rows = cast("list[Any]", connection.execute("select type, name, sql from sqlite_schema").fetchall())
         found = {(str(kind), str(name)): str(sql or "") for kind, name, sql in rows}
         applied = _applied(connection) or []
     wanted = schema_sql("sqlite")

@@ -32,13 +32,13 @@ class MessageLike(Protocol):
     """What can be turned into a provider's format: a draft or a stored message."""
 
     @property
-    def role(self) -> str: ...  # noqa: D102
+    def role(self) -> str: ...
     @property
-    def name(self) -> str | None: ...  # noqa: D102
+    def name(self) -> str | None: ...
     @property
-    def content(self) -> str | Sequence[Part]: ...  # noqa: D102
+    def content(self) -> str | Sequence[Part]: ...
     @property
-    def metadata(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+    def metadata(self) -> Mapping[str, Any] | None: ...
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class Draft(msgspec.Struct, frozen=True):
             token_usage: TokenUsage | Mapping[str, Any] | None = None,
             parent_id: str | None = None,
             created_at: Micros | datetime | str | None = None,
-            id: str | None = None,  # noqa: A002
+            id: str | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:

@@ -6,13 +6,34 @@ from typing import Any
 import msgspec
 
 from perdure.grammar import (
-    Ask, Mode, Op, Params, Row, Steps, asking, asking_one, entry, execute, execute_many, fetch_all, fetch_one, note, op,
+    Ask,
+    Mode,
+    Op,
+    Params,
+    Row,
+    Steps,
+    asking,
+    asking_one,
+    entry,
+    execute,
+    execute_many,
+    fetch_all,
+    fetch_one,
+    note,
+    op,
     together,
 )  # fmt: skip
 from perdure.rooms.conversations.draft import MessageRole
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.rooms.conversations.values import (
-    Message, MessageVersion, Prepared, Sums, check_places, message_of, usage_of, version_of,
+    Message,
+    MessageVersion,
+    Prepared,
+    Sums,
+    check_places,
+    message_of,
+    usage_of,
+    version_of,
 )  # fmt: skip
 from perdure.values import tagged
 from perdure.values.clock import Micros, to_datetime
@@ -53,7 +74,7 @@ def append(conversation_id: str, drafts: Sequence[Prepared], now: Micros) -> Ste
 def _append_one(conversation_id: str, draft: Prepared, now: Micros) -> Steps[Message]:
     """The most frequent write of all, without the bookkeeping that many at once need."""
     spent = usage_params(draft.usage)
-    added = {name: spent[name] or 0 for name in ("input_tokens", "output_tokens", "total_tokens", "cost")}
+    added: Params = {name: spent[name] or 0 for name in ("input_tokens", "output_tokens", "total_tokens", "cost")}
     taken = yield from fetch_one(
         "conversations.take_seqs", id=conversation_id, count=1, latest=draft.created_at, now=now, **added
     )
@@ -111,12 +132,11 @@ def append_each(waiting: Sequence[Appending]) -> Steps[list[list[Message] | NotF
 def _insert(waiting: dict[str, list[Appending]], placed: dict[str, Row]) -> Steps[None]:
     rows: list[Params] = []
     entries: list[Params] = []
-    for conversation_id, (conversation, seq, *_) in placed.items():
-        for one in waiting[conversation_id]:
-            for draft in one.drafts:
-                rows.append(_row(conversation, seq, draft))
-                entries.append(entry("message", "add", draft.id, conversation_id, one.now))
-                seq += 1
+    for conversation_id, (conversation, first_seq, *_) in placed.items():
+        drafts = [(draft, one.now) for one in waiting[conversation_id] for draft in one.drafts]
+        for seq, (draft, now) in enumerate(drafts, first_seq):
+            rows.append(_row(conversation, seq, draft))
+            entries.append(entry("message", "add", draft.id, conversation_id, now))
     if len(rows) == 1:
         yield from together(asking("conversations.add_message", **rows[0]), asking("changes.note", **entries[0]))
     else:
@@ -206,7 +226,7 @@ def _add_to_report(user_id: str, agent_id: str, model: str, day: int, sums: Sums
 
 def _appended(conversation_id: str, seq: int, draft: Prepared) -> Message:
     """The message as a later read gives it back, without reading it."""
-    metadata = tagged.decode(draft.metadata) if draft.metadata else {}
+    metadata: dict[str, Any] = tagged.decode(draft.metadata) if draft.metadata else {}
     return Message(
         draft.id, conversation_id, seq, MessageRole(draft.role), draft.content, draft.name, metadata, draft.usage,
         to_datetime(draft.created_at), draft.parent_id,
@@ -369,4 +389,3 @@ def stored(conversation_id: str) -> Steps[list[tuple[str, str, str | None, str, 
         return []
     rows = yield from read_messages(conversation, 1, conversation[8], limit=conversation[8])
     return [(row[3], row[4], row[5], row[6], row[7]) for row in rows]
-

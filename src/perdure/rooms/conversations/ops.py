@@ -2,11 +2,29 @@
 
 import msgspec
 
-from perdure.grammar import Params, Row, Steps, Where, execute, execute_many, fetch_all, fetch_one, fetch_value, note, op
+from perdure.grammar import (
+    Params,
+    Row,
+    Steps,
+    Where,
+    execute,
+    execute_many,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+    note,
+    op,
+)
 from perdure.rooms.conversations.messages import read_messages
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.rooms.conversations.values import (
-    Conversation, ConversationMetadata, Sums, TokenReportRow, conversation_of, encode_metadata, message_of,
+    Conversation,
+    ConversationMetadata,
+    Sums,
+    TokenReportRow,
+    conversation_of,
+    encode_metadata,
+    message_of,
 )  # fmt: skip
 from perdure.values import limits
 from perdure.values.clock import Micros, to_datetime
@@ -147,7 +165,9 @@ def locked(conversation_id: str) -> Steps[Row]:
 
 
 @op
-def fork(source_id: str, at_seq: int, new_id: str, metadata: ConversationMetadata | None, now: Micros) -> Steps[Conversation]:
+def fork(
+    source_id: str, at_seq: int, new_id: str, metadata: ConversationMetadata | None, now: Micros
+) -> Steps[Conversation]:
     """A conversation that shares the first messages of another, up to and with ``at_seq``; no message is copied."""
     source = yield from locked(source_id)
     if not 0 <= at_seq < source[8]:
@@ -198,6 +218,12 @@ def _segment_sums(segments: list[tuple[int, int, int]]) -> Steps[tuple[Sums, Mic
 
 
 # -- deleting ------------------------------------------------------------------------------------------------------------
+
+
+def message_ids(conversation_id: str) -> Steps[list[str]]:
+    """The ids of a conversation's own messages."""
+    rows = yield from fetch_all("conversations.ids_in", id=conversation_id)
+    return [row[0] for row in rows]
 
 
 def delete(conversation_id: str, now: Micros, *, erase: bool, pseudonym: str) -> Steps[list[int]]:
@@ -269,7 +295,7 @@ def report(
 ) -> Steps[list[TokenReportRow]]:  # fmt: skip
     """Tokens and cost, added up by any of user, agent, model and day."""
     given = {"user_id": user_id, "agent_id": agent_id, "model": model, "since": since, "until": until}
-    params = {name: value for name, value in given.items() if value is not None}
+    params: Params = {name: value for name, value in given.items() if value is not None}
     flags = {f"by_{name}" if name in group_by else f"no_{name}" for name in ("user", "agent", "model", "day")}
     rows = yield from fetch_all("conversations.report", flags=frozenset(flags | params.keys()), **params)
     return [_report_row(row) for row in rows]
@@ -293,7 +319,7 @@ def counts() -> Steps[Row]:
 def ids(user_id: str | None, agent_id: str | None, after_id: str) -> Steps[list[str]]:
     """The next ids in order, at most a page of them."""
     given = {"user_id": user_id, "agent_id": agent_id}
-    params = {name: value for name, value in given.items() if value is not None}
+    params: Params = {name: value for name, value in given.items() if value is not None}
     rows = yield from fetch_all(
         "conversations.ids", flags=frozenset(params), after_id=after_id, limit=limits.PAGE, **params
     )

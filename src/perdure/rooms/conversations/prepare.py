@@ -37,7 +37,7 @@ def prepare(
     token_usage: TokenUsage | Mapping[str, Any] | None = None,
     parent_id: str | None = None,
     created_at: datetime | str | Micros | None = None,
-    id: str | None = None,  # noqa: A002 - the spec's name
+    id: str | None = None,
 ) -> Prepared:
     """The checked values of a message's row. Raises ``Invalid`` or ``OverLimit`` naming the field."""
     known = _ROLES.get(role) if isinstance(role, str) else None
@@ -50,7 +50,7 @@ def prepare(
 
 def _prepared(
     role: str, content: Content, now: Micros, name: str | None, metadata: Mapping[str, Any] | None,
-    usage: TokenUsage | None, parent_id: str | None, created_at: datetime | str | Micros | None, id: str | None,  # noqa: A002
+    usage: TokenUsage | None, parent_id: str | None, created_at: datetime | str | Micros | None, id: str | None,
 ) -> Prepared:  # fmt: skip
     body, form = body_of(content)
     encoded = None
@@ -99,7 +99,9 @@ def _prepare_one(draft: Draft | Mapping[str, Any], now: Micros) -> Prepared:
     if isinstance(draft, Mapping):
         unknown = [str(key) for key in draft if key not in _FIELDS]
         if unknown:
-            raise Invalid(f"a message has no field {min(unknown)[:40]!r}; there are {', '.join(_FIELDS)}", field=min(unknown))
+            raise Invalid(
+                f"a message has no field {min(unknown)[:40]!r}; there are {', '.join(_FIELDS)}", field=min(unknown)
+            )
         values = dict(draft)
         for needed in ("role", "content"):
             if needed not in values:
@@ -113,9 +115,7 @@ def _prepare_one(draft: Draft | Mapping[str, Any], now: Micros) -> Prepared:
     )  # fmt: skip
 
 
-def edited(
-    old: Message, now: Micros, content: Any, name: Any, metadata: Any, token_usage: Any
-) -> Prepared:
+def edited(old: Message, now: Micros, content: Any, name: Any, metadata: Any, token_usage: Any) -> Prepared:
     """The row of a message with some of its values replaced."""
     return prepare(
         old.role.value,

@@ -291,6 +291,12 @@ order by model, created_at / 86400000000;
 -- scan: deleting a conversation is linear in its messages
 select ord from messages where tenant = :tenant and conversation = :conversation and seq > :above order by seq;
 
+-- name: ids_in
+-- does: The ids of a conversation's own messages, those that forks share among them.
+-- scan: erasing a conversation is linear in its messages
+select m.id from messages m join conversations c on c.tenant = m.tenant and c.ord = m.conversation
+where c.tenant = :tenant and c.id = :id and c.live = 1;
+
 -- name: drop_above
 -- does: Removes the messages above a seq, their trails with them.
 delete from messages where tenant = :tenant and conversation = :conversation and seq > :above;

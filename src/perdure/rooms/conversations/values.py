@@ -134,7 +134,6 @@ class Sums(msgspec.Struct, gc=False):
             self.total_tokens += sign * usage.total_tokens
             self.cost += sign * (usage.cost_nanos or 0)
 
-
     def join(self, other: "Sums") -> None:
         """Counts other sums in."""
         self.messages += other.messages
@@ -195,8 +194,14 @@ def _mapping(value: Any, field: str) -> Mapping[str, Any]:
 
 def encode_metadata(metadata: ConversationMetadata) -> str:
     """The JSON of conversation metadata; what is empty is left out."""
-    fields = {name: getattr(metadata, name) for name in ConversationMetadata.__struct_fields__}
-    kept = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items() if value}
+    fields: dict[str, Any] = {
+        "title": metadata.title,
+        "tags": list(metadata.tags),
+        "context": metadata.context,
+        "participants": list(metadata.participants),
+        "settings": metadata.settings,
+    }
+    kept = {name: value for name, value in fields.items() if value}
     return tagged.encode(kept, "metadata", limits.METADATA_BYTES, limits.METADATA_DEPTH)
 
 

@@ -13,6 +13,17 @@ on conflict (tenant, verb, key) do update
 set digest = excluded.digest, answer = excluded.answer, expires_at = excluded.expires_at
 where idempotency.expires_at <= :now;
 
+-- name: forget
+-- does: Keys that created something erased stay used, but no longer tell what it was.
+-- scan: erasing is rare and must find every key
+update idempotency set digest = '', answer = '[]'
+where tenant = :tenant
+  and verb in (select value from json_each(:verbs))                                                    --if sqlite
+  and exists (select 1 from json_each(answer) a where a.value in (select value from json_each(:ids)))   --if sqlite
+  and verb = any(:verbs)                                                                               --if postgres
+  and exists (select 1 from json_array_elements_text(cast(answer as json)) a where a = any(:ids))       --if postgres
+;
+
 -- name: expire
 -- does: Forgets the keys that are past their day.
 delete from idempotency where tenant = :tenant and expires_at <= :now;

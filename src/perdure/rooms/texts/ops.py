@@ -64,13 +64,14 @@ def behind() -> Steps[bool]:
 def absorb(after: Cursor | None, text_of: TextOf, batch: int = BATCH) -> Steps[Cursor | None]:
     """The cursor to go on from, None when everything was absorbed."""
     held = yield from _hold()
-    tx, position = after or held
+    tx, position = start = max(after or held, held)
     news = yield from fetch_all("texts.news", tx=tx, position=position, limit=batch)
     settled = held
     for row in news:
-        if not row[2]:
+        # Past an unsettled entry the cursor stays: one with a lower number may have been committed behind this batch.
+        if start > held or not row[2]:
             break
-        settled = max(settled, (row[1], row[0]))
+        settled = (row[1], row[0])
     living = {row[3]: row for row in news if row[3] is not None and row[5] == 0}
     yield from _absorb(living, text_of)
     if settled > held:
@@ -212,8 +213,20 @@ def search(
         (scorer.score([rank.frequency(packed, term) for term in wanted], size, mean, idfs), doc)
         for doc, _, _, size, packed in entries
     ]
-    scored.sort(key=lambda pair: (-pair[0], -pair[1]))
-    return (yield from _messages(scored[: limit + _SPARE], conversation_id))[:limit]
+    best = yield from _best(scored, limit + _SPARE)
+    return (yield from _messages(best, conversation_id))[:limit]
+
+
+def _best(scored: list[tuple[float, int]], number: int) -> Steps[list[tuple[float, int]]]:
+    """The (score, document) pairs with the highest scores; of equals that do not all fit, those with the lowest ids."""
+    scored.sort(reverse=True)
+    if len(scored) <= number or scored[number][0] < scored[number - 1][0]:
+        return scored[:number]
+    lowest = scored[number - 1][0]
+    sure = [pair for pair in scored if pair[0] > lowest]
+    equal = sorted(doc for score, doc in scored if score == lowest)
+    rows = yield from fetch_all("texts.first_by_id", docs=equal, limit=number - len(sure))
+    return sure + [(lowest, row[0]) for row in rows]
 
 
 def _scope_of(user_id: str) -> Steps[int | None]:
@@ -244,7 +257,12 @@ def _in_conversation(conversation: Row, wanted: list[str]) -> Steps[list[int]]:
     docs: list[int] = []
     for origin, low, high in segments:
         rows = yield from fetch_all(
-            "texts.holding_in_conversation", conversation=origin, low=low, high=high, terms=wanted, limit=10 * CANDIDATES
+            "texts.holding_in_conversation",
+            conversation=origin,
+            low=low,
+            high=high,
+            terms=wanted,
+            limit=10 * CANDIDATES,
         )
         docs += [row[0] for row in rows]
     return sorted(docs)

@@ -165,6 +165,15 @@ where m.tenant = :tenant and m.state = 0
   and m.ord = any(:docs)                            --if postgres
 order by m.ord;
 
+-- name: first_by_id
+-- does: Of some documents the living messages with the lowest ids, to choose among equals.
+select ord from messages
+where tenant = :tenant and state = 0
+  and ord in (select value from json_each(:docs)) --if sqlite
+  and ord = any(:docs)                            --if postgres
+order by id
+limit :limit;
+
 -- name: reader_of
 -- does: A conversation that reads a deleted conversation's message at a seq, the oldest of them.
 select c.id from forks f join conversations c on c.tenant = f.tenant and c.ord = f.conversation

@@ -8,8 +8,20 @@ from decimal import Decimal
 from typing import Any
 
 from perdure import (
-    Conflict, Draft, FilePart, Invalid, Message, MessageRole, NotFound, OpaquePart, OverLimit, ReasoningPart, TextPart,
-    TokenUsage, ToolCallPart, ToolResultPart,
+    Conflict,
+    Draft,
+    FilePart,
+    Invalid,
+    Message,
+    MessageRole,
+    NotFound,
+    OpaquePart,
+    OverLimit,
+    ReasoningPart,
+    TextPart,
+    TokenUsage,
+    ToolCallPart,
+    ToolResultPart,
 )  # fmt: skip
 from perdure.testing.drivers import Opener
 from perdure.testing.suite.tools import WILD, TurnedClock, everything, refusal, row_count, said, texts, together, traces
@@ -89,7 +101,9 @@ async def test_ids_have_up_to_512_bytes(opener: Opener) -> None:
 
 async def test_opaque_ids_may_hold_any_characters(opener: Opener) -> None:
     async with opener() as store:
-        for number, own in enumerate(["a\nb", "x'; drop table messages; --", "%s", ":tenant", "{message}", "Ω/..", " a "]):
+        for number, own in enumerate(
+            ["a\nb", "x'; drop table messages; --", "%s", ":tenant", "{message}", "Ω/..", " a "]
+        ):
             made = await store.create_conversation("helper", "ann", id=own)
             await store.add_message(own, "user", own, id=own, parent_id=own, name=own)
             (message,) = await store.get_messages(own)
@@ -103,7 +117,7 @@ async def test_created_at_is_for_importing(opener: Opener) -> None:
         made = await store.create_conversation("helper", "ann")
         aware = datetime(2020, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=2)))
         given = [
-            aware, datetime(2020, 1, 2, 3, 4, 5), "2020-01-02T03:04:05.678901+02:00", "2020-01-02T03:04:05Z",  # noqa: DTZ001
+            aware, datetime(2020, 1, 2, 3, 4, 5), "2020-01-02T03:04:05.678901+02:00", "2020-01-02T03:04:05Z",
             "2020-01-02", datetime(1970, 1, 1, tzinfo=UTC), "9999-12-31T23:59:59.999999+00:00",
         ]  # fmt: skip
         for at in given:
@@ -124,11 +138,15 @@ async def test_impossible_times_are_refused(opener: Opener) -> None:
     async with opener() as store:
         made = await store.create_conversation("helper", "ann")
         for wrong in (
-            "1969-12-31T23:59:59.999999Z", datetime(1969, 1, 1), "yesterday", "", datetime(1, 1, 1, tzinfo=UTC),  # noqa: DTZ001
+            "1969-12-31T23:59:59.999999Z", datetime(1969, 1, 1), "yesterday", "", datetime(1, 1, 1, tzinfo=UTC),
             "9999-12-31T23:59:59-05:00", True, 1.5, b"2020-01-01",
         ):  # fmt: skip
-            assert (await refusal(Invalid, store.add_message(made.id, "user", "x", created_at=wrong))).field == "created_at"
-            error = await refusal(Invalid, store.add_messages(made.id, [{"role": "user", "content": "x", "created_at": wrong}]))
+            assert (
+                await refusal(Invalid, store.add_message(made.id, "user", "x", created_at=wrong))
+            ).field == "created_at"
+            error = await refusal(
+                Invalid, store.add_messages(made.id, [{"role": "user", "content": "x", "created_at": wrong}])
+            )
             assert error.field == "drafts[0].created_at"
         for micros in (-1, 10**18):
             error = await refusal(Invalid, store.add_messages(made.id, [Draft("user", "x", created_at=micros)]))
@@ -155,9 +173,9 @@ async def test_metadata_comes_back_as_it_was(opener: Opener) -> None:
         (found,) = await store.get_messages(made.id)
         for metadata in (added.metadata, found.metadata):
             assert metadata == WILD
-            assert {key: (type(value), str(value)) for key, value in metadata.items() if not isinstance(value, dict)} == {
-                key: (type(value), str(value)) for key, value in WILD.items() if not isinstance(value, dict)
-            }
+            assert {
+                key: (type(value), str(value)) for key, value in metadata.items() if not isinstance(value, dict)
+            } == {key: (type(value), str(value)) for key, value in WILD.items() if not isinstance(value, dict)}
         for wrong, field in (({"a": {1: 2}}, "metadata.a"), ({"a": [object()]}, "metadata.a[0]"), ("text", "metadata")):
             assert (await refusal(Invalid, store.add_message(made.id, "user", "x", metadata=wrong))).field == field
         deep: Any = 1
@@ -188,7 +206,15 @@ async def test_parts_come_back_as_they_were(opener: Opener) -> None:
 
 
 async def test_text_is_stored_exactly_as_given(opener: Opener) -> None:
-    said_so = ["  spaces \n", "e\u0301 is not é", "\r\n", "x" * 1_000_000, "\x01\x7f\ufeff", "{not: json}", "日本語\U0010ffff"]
+    said_so = [
+        "  spaces \n",
+        "e\u0301 is not é",
+        "\r\n",
+        "x" * 1_000_000,
+        "\x01\x7f\ufeff",
+        "{not: json}",
+        "日本語\U0010ffff",
+    ]
     said_so[2] += "."
     async with opener() as store:
         made = await store.create_conversation("helper", "ann")
@@ -252,7 +278,15 @@ async def test_content_has_a_limit(opener: Opener) -> None:
         made = await store.create_conversation("helper", "ann")
         error = await refusal(OverLimit, store.add_message(made.id, "user", "x" * (64 * 2**20 + 1)))
         assert (error.field, error.details["limit"]) == ("content", 64 * 2**20)
-        for wrong in (None, 5, b"bytes", {"type": "text", "text": "x"}, ["text"], [{"type": "smell"}], [{"type": "text"}]):
+        for wrong in (
+            None,
+            5,
+            b"bytes",
+            {"type": "text", "text": "x"},
+            ["text"],
+            [{"type": "smell"}],
+            [{"type": "text"}],
+        ):
             assert (await refusal(Invalid, store.add_message(made.id, "user", wrong))).field.startswith("content")
         assert (await refusal(Invalid, store.add_message(made.id, "user", "x", name=" "))).field == "name"
         assert (await refusal(OverLimit, store.add_message(made.id, "user", "x", name="n" * 1025))).field == "name"
@@ -268,7 +302,7 @@ async def test_token_usage_follows_its_rules(opener: Opener) -> None:
             ({"input_tokens": 3, "output_tokens": 4}, TokenUsage(3, 4, 7)),
             (TokenUsage(3, 4, total_tokens=10), TokenUsage(3, 4, 10)),
             ({"input_tokens": 10**12}, TokenUsage(10**12)),
-            ({"cost": Decimal("10000000")}, TokenUsage(cost="1e7")),
+            ({"cost": Decimal(10000000)}, TokenUsage(cost="1e7")),
             ({"cost": 0.1, "model": "m"}, TokenUsage(model="m", cost=Decimal("0.1"))),
             ({}, TokenUsage()),
             (None, None),
@@ -377,7 +411,9 @@ async def test_an_id_that_is_taken_changes_nothing(opener: Opener) -> None:
                     drafts = [Draft("user", "x", token_usage={"input_tokens": 9}) for _ in range(size)]
                     drafts[2] = Draft("user", "x", id=taken)
                     await refusal(Conflict, store.add_messages(conversation, drafts))
-        await refusal(Conflict, store.add_messages(made.id, [Draft("user", "x", id="twice"), Draft("user", "y", id="twice")]))
+        await refusal(
+            Conflict, store.add_messages(made.id, [Draft("user", "x", id="twice"), Draft("user", "y", id="twice")])
+        )
         assert await everything(store) == before
         assert (await store.add_message(made.id, "user", "x", id="free")).seq == 4
 
@@ -402,7 +438,12 @@ async def test_concurrent_writers_leave_no_gap_in_seq(opener: Opener) -> None:
         answers = await together(opener, *(adding((one, two)[n % 2], n) for n in range(40)))
         found = await one.get_messages(made.id, limit=1_000)
         assert [message.seq for message in found] == list(range(1, len(found) + 1))
-        added = [m for answer in answers if not isinstance(answer, Exception) for m in (answer if isinstance(answer, list) else [answer])]
+        added = [
+            m
+            for answer in answers
+            if not isinstance(answer, Exception)
+            for m in (answer if isinstance(answer, list) else [answer])
+        ]
         assert sorted(found[2:], key=lambda m: m.seq) == sorted(added, key=lambda m: m.seq)
         assert {type(answer) for answer in answers if isinstance(answer, Exception)} == {Conflict, NotFound}
         total = await two.get_conversation(made.id)
@@ -515,7 +556,13 @@ async def test_an_edit_replaces_what_is_given_and_keeps_the_rest(opener: Opener)
     async with opener(clock=clock) as store:
         made = await said(store, "before")
         old = await store.add_message(
-            made.id, "assistant", "draft", name="Bo", metadata={"a": 1}, token_usage=TokenUsage(1, 2, model="m"), parent_id="p"
+            made.id,
+            "assistant",
+            "draft",
+            name="Bo",
+            metadata={"a": 1},
+            token_usage=TokenUsage(1, 2, model="m"),
+            parent_id="p",
         )
         clock.turn(hours=1)
         edited = await store.edit_message(old.id, "final")
@@ -553,10 +600,16 @@ async def test_an_edit_of_a_stale_version_is_a_conflict(opener: Opener) -> None:
         (message,) = await one.get_messages(made.id)
         assert (await one.edit_message(message.id, "v2", expected_version=1)).version == 2
         before = await everything(one)
-        assert (await refusal(Conflict, two.edit_message(message.id, "v3", expected_version=1))).details["field"] == "expected_version"
+        assert (await refusal(Conflict, two.edit_message(message.id, "v3", expected_version=1))).details[
+            "field"
+        ] == "expected_version"
         assert await everything(one) == before
         answers = await together(
-            opener, *(lambda store=store: store.edit_message(message.id, "race", expected_version=2) for store in (one, two) * 3)
+            opener,
+            *(
+                lambda store=store: store.edit_message(message.id, "race", expected_version=2)
+                for store in (one, two) * 3
+            ),
         )
         assert sorted(type(answer).__name__ for answer in answers) == ["Conflict"] * 5 + ["Message"]
         assert [version.version for version in await two.message_history(message.id)] == [1, 2]
@@ -586,7 +639,12 @@ async def test_a_deleted_message_leaves_every_answer_but_its_trail(opener: Opene
     async with opener(clock=clock) as store:
         made = await said(store, "one", "three")
         gone = await store.add_message(
-            made.id, "assistant", "platypus", name="Bo", metadata={"k": Decimal("1.0")}, token_usage=TokenUsage(1, 2, model="m")
+            made.id,
+            "assistant",
+            "platypus",
+            name="Bo",
+            metadata={"k": Decimal("1.0")},
+            token_usage=TokenUsage(1, 2, model="m"),
         )
         clock.turn(minutes=1)
         await store.acting_as("eve").edit_message(gone.id, [TextPart("platypus two")])
@@ -615,8 +673,12 @@ async def test_a_deleted_message_leaves_every_answer_but_its_trail(opener: Opene
 async def test_an_erased_message_leaves_no_trace(opener: Opener) -> None:
     async with opener() as store:
         made = await said(store, "stays")
-        living = await store.add_message(made.id, "user", "wombat alpha", id="id-alpha", token_usage={"input_tokens": 5})
-        edited = await store.add_message(made.id, "user", "wombat beta", id="id-beta", name="wombat", metadata={"wombat": 1})
+        living = await store.add_message(
+            made.id, "user", "wombat alpha", id="id-alpha", token_usage={"input_tokens": 5}
+        )
+        edited = await store.add_message(
+            made.id, "user", "wombat beta", id="id-beta", name="wombat", metadata={"wombat": 1}
+        )
         deleted = await store.add_message(made.id, "user", [TextPart("wombat gamma")], id="id-gamma")
         await store.edit_message(edited.id, "wombat delta")
         await store.delete_message(deleted.id)

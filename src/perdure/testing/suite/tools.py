@@ -92,13 +92,13 @@ async def together(opener: Opener, *calls: Callable[[], Coroutine[Any, Any, Any]
 
 async def row_count(store: Any, table: str) -> int:
     """How many rows a table has."""
-    return (await store.execute(f"select count(*) from {table}"))[0][0]  # noqa: S608 - our own names
+    return (await store.execute(f"select count(*) from {table}"))[0][0]
 
 
 async def everything(store: Any) -> dict[str, list[Any]]:
     """All rows of the tables that hold what callers gave, without their order."""
     return {
-        table: sorted((await store.execute(f"select * from {table}")), key=repr)  # noqa: S608 - our own names
+        table: sorted((await store.execute(f"select * from {table}")), key=repr)
         for table in TABLES
     }
 
@@ -113,7 +113,7 @@ async def texts(store: Any, conversation_id: str) -> list[str]:
     return [message.text for message in await store.get_messages(conversation_id, limit=1_000)]
 
 
-async def said(store: Any, *contents: str, id: str | None = None, user: str = "ann") -> Any:  # noqa: A002
+async def said(store: Any, *contents: str, id: str | None = None, user: str = "ann") -> Any:
     """A new conversation in which a user said these things."""
     made = await store.create_conversation("helper", user, id=id)
     await store.add_messages(made.id, [{"role": "user", "content": content} for content in contents])

@@ -1,0 +1,3 @@
+"""Conversations, on every driver."""
+
+from perdure.testing.suite.conversations import *

@@ -1,0 +1,1 @@
+from perdure.testing.suite.search import *
