@@ -39,7 +39,6 @@ RULES: list[tuple[str, str]] = [
     (r"\bperdure\.drivers\.postgres\.statements\b", "perdure.drivers.postgres.statements_blocking"),
     (r"The PostgreSQL driver for asyncio", "The PostgreSQL driver for threads"),
     (r" Blocking twin: generated\.", ""),
-    (r"  # noqa: ASYNC109", ""),
 ]  # fmt: skip
 
 DRIVERS = {

@@ -6,6 +6,7 @@ what perdure raises into one line on stderr and the exit code of its family.
 
 import functools
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -22,8 +23,11 @@ from perdure.values.errors import NotFound, PerdureError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from perdure.sync.store import Store
+    from perdure.values.config import PersistenceConfig
 
 DEFAULT_URL = "sqlite:///perdure.db"
+CONNECT_SECONDS = 5
+"""A person waits for a server no longer than that."""
 
 Url = Annotated[
     str | None,
@@ -72,14 +76,11 @@ class Call:
         """Tells which store is used where the command line doesn't."""
         if self.common.url:
             return
-        from perdure.values.config import PersistenceConfig
-
         given = bool(os.environ.get("PERDURE_URL"))
-        shown = PersistenceConfig(self.url).safe_url
-        self.screen.note(f"Store: {shown} ({'from PERDURE_URL' if given else '--url or PERDURE_URL picks another'})")
+        self.screen.note(f"Store: {config_for(self.url).safe_url} ({'from PERDURE_URL' if given else '--url or PERDURE_URL picks another'})")
 
     @contextmanager
-    def store(self, *, create: bool = False, check: bool = True) -> Iterator["Store"]:
+    def store(self, *, create: bool = False) -> Iterator["Store"]:
         """The store, in the tenant that was asked for.
 
         Unless ``create`` is true it must be there: a command that reads makes neither files nor tables.
@@ -87,11 +88,12 @@ class Call:
         from perdure.sync.store import Store
 
         self.announce()
-        whole = Store(self.url)
-        path = whole.config.sqlite_path
-        if path is not None and not create and not Path(path).exists():
-            raise NotFound(f"there is no store at {path}", hint="perdure init makes one; --url names another")
-        whole.initialize(create_schema=create, run_migrations=create, check_version=check)
+        whole = Store(config_for(self.url))
+        if not create and is_missing(whole.config):
+            raise NotFound(
+                f"there is no store at {whole.config.sqlite_path}", hint="perdure init makes one; --url names another"
+            )
+        whole.initialize(create_schema=create, run_migrations=create)
         try:
             yield whole if self.common.tenant is None else whole.for_tenant(self.common.tenant)
         finally:
@@ -108,6 +110,18 @@ class Call:
         self.screen.warn(f"perdure: {error.message}", style="bold red")
         if error.hint:
             self.screen.warn(f"hint: {error.hint}")
+
+
+def config_for(url: str) -> "PersistenceConfig":
+    """The settings that suit a command: few connections, and little patience with a server that is not there."""
+    from perdure.values.config import PersistenceConfig
+
+    return PersistenceConfig(url, pool_size=2, pool_timeout=CONNECT_SECONDS)
+
+
+def is_missing(config: "PersistenceConfig") -> bool:
+    """Whether the address names an SQLite file that is not there; a server is never missing."""
+    return config.engine == "sqlite" and config.sqlite_path is not None and not Path(config.sqlite_path).exists()
 
 
 def command(
@@ -140,6 +154,8 @@ def command(
 def perform(common: Common, body: Callable[[Call], None]) -> None:
     """Runs the body of a command; what it raises becomes a message and ``typer.Exit`` with the family's code."""
     call = Call(common)
+    # The pool tells of each attempt; a person wants the outcome, which the error says.
+    logging.getLogger("psycopg.pool").setLevel(logging.WARNING if common.debug else logging.CRITICAL)
     try:
         body(call)
     except PerdureError as error:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from perdure.cli.common import Call, command
+from perdure.cli.common import Call, command, config_for, is_missing
 from perdure.cli.progress import Activity
 from perdure.cli.screen import Screen, one_line, plural, size
 
@@ -25,28 +25,25 @@ def init(call: Call) -> None:
 
     A store that is ready stays as it is.
     """
-    from pathlib import Path
-
     from perdure.sync.store import Store
     from perdure.values.errors import SchemaBehind
 
     call.announce()
-    store = Store(call.url)
-    path = store.config.sqlite_path
-    before = "made" if path is not None and not Path(path).exists() else "ready already"
-    if before != "made":
+    store = Store(config_for(call.url))
+    outcome = "made" if is_missing(store.config) else "ready already"
+    if outcome != "made":
         try:
             store.initialize(create_schema=False, run_migrations=False)
         except SchemaBehind:
-            before = "brought up to date"
-            store = Store(call.url)
+            outcome = "brought up to date"
+            store = Store(config_for(call.url))  # the one that was refused is closed
     with store:
         version = len(_steps(store.config.engine))
         address = store.config.safe_url
     if call.screen.json:
-        call.screen.document({"store": address, "outcome": before, "schema_version": version})
+        call.screen.document({"store": address, "outcome": outcome, "schema_version": version})
         return
-    call.screen.say(f"{address}: {before}, schema version {version}.")
+    call.screen.say(f"{address}: {outcome}, schema version {version}.")
     call.screen.say("Next: perdure import FILE, or perdure demo to see what it does.", style="dim")
 
 
@@ -70,9 +67,8 @@ def schema(
     For those who run their own migration tool; it opens nothing.
     """
     from perdure.schema.plan import schema_sql
-    from perdure.values.config import PersistenceConfig
 
-    chosen = engine or PersistenceConfig(call.url).engine
+    chosen = engine or config_for(call.url).engine
     text = schema_sql(chosen)
     if call.screen.json:
         call.screen.document({"engine": chosen, "sql": text})
@@ -88,7 +84,7 @@ def doctor(
 
     Shows versions and settings, too. Exits with 1 when there are problems.
     """
-    with call.store(check=False) as store, Activity(call.screen, "Examining every page and row"):
+    with call.store() as store, Activity(call.screen, "Examining every page and row"):
         report = store.doctor(repair=repair)
     report["advice"] = advice_of(report)
     if call.screen.json:

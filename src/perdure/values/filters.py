@@ -165,7 +165,7 @@ class _Parser:
             raise OverLimit(
                 f"{place} is nested deeper than {limits.FILTER_DEPTH}", field=place, limit=limits.FILTER_DEPTH
             )
-        items = cast("Mapping[Any, Any]", value)
+        items: Mapping[Any, Any] = value
         if not items:
             self.count(place)
         parts: list[Filter] = []
@@ -188,7 +188,7 @@ class _Parser:
     def branches(self, value: Any, place: str, depth: int) -> tuple[Filter, ...]:
         if not isinstance(value, (list, tuple)):
             raise Invalid(f"{place} must be a list of filters, not {type(value).__name__}", field=place)
-        branches = cast("list[Any]", value)
+        branches: list[Any] = value
         if not branches:
             raise Invalid(f"{place} must hold one filter at least", field=place)
         return tuple(self.mapping(part, f"{place}[{number}]", depth) for number, part in enumerate(branches))
@@ -197,7 +197,7 @@ class _Parser:
         target = self.target(key, place)
         if not isinstance(operand, Mapping):
             return [self.condition(target, "$eq", operand, place)]
-        operators = cast("Mapping[Any, Any]", operand)
+        operators: Mapping[Any, Any] = operand
         for name in operators:
             if name not in OPERATORS:
                 raise _unknown(f"{place}.{str(name)[:80]}", OPERATORS, "a key inside an object goes by a dotted name")
@@ -268,7 +268,7 @@ def _ordered(value: Scalar, place: str) -> Scalar:
 def _values(read: Reader, value: Any, place: str) -> tuple[Scalar, ...]:
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise Invalid(f"{place} must be a list of values, not {type(value).__name__}", field=place)
-    values = cast("list[Any]", value)
+    values: list[Any] = value
     if len(values) > limits.FILTER_VALUES:
         raise OverLimit(
             f"{place} holds {len(values):,} values; the limit is {limits.FILTER_VALUES:,}",
@@ -291,7 +291,7 @@ def _text(value: Any, place: str) -> str:
 def _integer(value: Any, place: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Invalid(f"{place} must be a number, not {type(value).__name__}", field=place, hint=_hint(value))
-    return integer(value, place) if isinstance(value, int) else finite(value, place) + 0.0  # no negative zero
+    return integer(value, place) if isinstance(value, int) else finite(value, place)
 
 
 def _number(value: Any, place: str) -> float:

@@ -100,7 +100,7 @@ def _is_plain(value: Any, limit: int, depth: int) -> bool:
     while level:
         deeper: list[Any] = []
         for item in level:
-            kind = cast("type[Any]", type(item))
+            kind: type[Any] = type(item)
             if kind is str or kind is bool or item is None:
                 continue
             if kind is int:
@@ -148,9 +148,9 @@ class _Tagger:
         if isinstance(value, float):
             return _written_float(finite(value, place))
         if isinstance(value, dict):
-            return self._dict(cast("dict[Any, Any]", value), place, depth)
+            return self._dict(value, place, depth)
         if isinstance(value, (list, tuple)):
-            items = cast("list[Any]", value)
+            items: list[Any] = value
             self._open(len(items), depth)
             return [self.tag(item, f"{place}[{number}]", depth - 1) for number, item in enumerate(items)]
         return _tagged(value, place)
@@ -221,7 +221,7 @@ def _restore(value: Any) -> Any:
         return [_restore(item) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
         return value
-    items = cast("dict[str, Any]", value)
+    items: dict[str, Any] = value
     restored: dict[str, Any] = {}
     for key, item in items.items():
         if not key.startswith("$"):

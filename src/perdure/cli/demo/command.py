@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from perdure.cli.common import Call, command
+from perdure.cli.common import Call, command, config_for
 from perdure.values.errors import Invalid
 
 if TYPE_CHECKING:
@@ -41,13 +41,14 @@ class Place(msgspec.Struct, frozen=True):
         """The demo's part of the store."""
         import perdure.sync
 
-        with perdure.sync.open(self.url) as whole:
+        with perdure.sync.open(config_for(self.url)) as whole:
             yield whole.for_tenant(self.tenant)
 
     def command(self, words: str) -> str:
-        """A command line that looks into this place."""
+        """A command line that looks into this place; what PERDURE_URL says needs no saying, and no password shows."""
+        url = f" --url {shlex.quote(config_for(self.url).safe_url)}" if self.url != os.environ.get("PERDURE_URL") else ""
         tenant = "" if self.folder else f" --tenant {self.tenant}"
-        return f"perdure --url {shlex.quote(self.url)}{tenant} {words}"
+        return f"perdure{url}{tenant} {words}"
 
     def clear(self) -> None:
         """Removes what the demo wrote."""
@@ -103,9 +104,7 @@ def _place(call: Call) -> Place:
     if given is None or given == "":
         folder = Path(tempfile.mkdtemp(prefix="perdure-demo-"))
         return Place(f"sqlite:///{folder / 'demo.db'}", "default", folder)
-    from perdure.values.config import PersistenceConfig
-
-    if PersistenceConfig(given).connection_string == ":memory:":
+    if config_for(given).connection_string == ":memory:":
         raise Invalid("the demo kills a process that writes, so it needs a store that two processes see", field="url")
     return Place(given, f"demo-{secrets.token_hex(4)}", None)
 
@@ -115,9 +114,8 @@ def _tell(screen: "Screen", place: Place, input_file: Path | None) -> dict[str, 
     from importlib import resources
 
     from perdure.cli.demo import steps, terms
-    from perdure.values.config import PersistenceConfig
 
-    shown = PersistenceConfig(place.url).safe_url
+    shown = config_for(place.url).safe_url
     screen.heading("perdure: the durable memory of an AI agent")
     screen.say(f"Store: {shown}" + ("" if place.folder else f", in the new tenant {place.tenant}"), style="dim")
     summary: dict[str, Any] = {"store": shown, "tenant": place.tenant}

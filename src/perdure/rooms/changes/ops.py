@@ -1,5 +1,6 @@
 """Recipes on the change feed and the trail. Entries are written through ``perdure.grammar.note``."""
 
+import re
 from datetime import datetime
 
 import msgspec
@@ -8,6 +9,8 @@ from perdure.grammar import Params, Row, Steps, fetch_all, fetch_one, op
 from perdure.values import limits
 from perdure.values.clock import to_datetime
 from perdure.values.errors import Invalid
+
+_CURSOR = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})")
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -27,10 +30,10 @@ def parse_cursor(cursor: str | None) -> tuple[int, int]:
     """(transaction, position) of a feed's cursor; (0, 0), the beginning, for None."""
     if cursor is None:
         return 0, 0
-    tx, dot, position = str(cursor).partition(".")
-    if not (dot and tx.isascii() and tx.isdigit() and position.isascii() and position.isdigit() and len(cursor) < 60):
+    found = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
+    if found is None or max(place := (int(found[1]), int(found[2]))) >= 2**63:
         raise Invalid(f"since is not a cursor of this feed: {str(cursor)[:60]!r}", field="since")
-    return int(tx), int(position)
+    return place
 
 
 def _change(row: Row) -> Change:

@@ -52,10 +52,12 @@ order by position
 limit :limit;
 
 -- name: forget_object
--- does: Takes the names out of the entries of an erased object; that something was erased, when and by whom stays.
+-- does: Takes the names of an erased object, a conversation's messages too, out of the trail; that, when and who stays.
 -- scan: erasing is rare and must find every entry
 update changes
-set object = case when object = :object and kind = :kind then :pseudonym else object end,
-    parent = case when parent = :object then :pseudonym else parent end,
+set object = :pseudonym,
+    parent = case when kind = 'message' and cast(:kind as text) = 'conversation' then :pseudonym else parent end,
     reason = null
-where tenant = :tenant and ((object = :object and kind = :kind) or parent = :object);
+where tenant = :tenant
+  and ((object = :object and kind = :kind)
+    or (parent = :object and kind = 'message' and cast(:kind as text) = 'conversation'));

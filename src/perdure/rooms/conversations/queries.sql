@@ -48,7 +48,8 @@ where c.tenant = :tenant and c.live = 1
   and c.created_at < :created_before          --if created_before
   and c.message_count >= :min_messages        --if min_messages
   and c.message_count <= :max_messages        --if max_messages
-  and replace(c.title, cast(:title_contains as text), '') <> c.title      --if title_contains
+  and (replace(c.title, cast(:title_contains as text), '') <> c.title     --if title_contains
+    or (cast(:title_contains as text) = '' and c.title is not null))      --if title_contains
   and exists (select 1 from conversation_labels l                         --if participant
     where l.tenant = :tenant and l.kind = 'participant' and l.label = :participant and l.conversation = c.ord) --if participant
   and exists (select 1 from conversation_labels l                         --if any_tags

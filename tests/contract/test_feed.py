@@ -1,0 +1,3 @@
+"""The change feed, on every driver."""
+
+from perdure.testing.suite.feed import *

@@ -1,0 +1,3 @@
+"""Transactions of several verbs, on every driver."""
+
+from perdure.testing.suite.transactions import *
