@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "perdure"
 RULES: list[tuple[str, str]] = [
     (r"\basync def\b", "def"),
     (r"\basync with\b", "with"),
+    (r"\basync for\b", "for"),
     (r"\bawait ", ""),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bAsyncIterator\b", "Iterator"),
@@ -30,6 +31,7 @@ RULES: list[tuple[str, str]] = [
     (r"\bCursor = AsyncCursor\[Any\]", "Cursor = psycopg.Cursor[Any]"),
     (r"^from psycopg import AsyncConnection, AsyncCursor$", "import psycopg"),
     (r"^from psycopg import AsyncConnection$", ""),
+    (r"\bpsycopg\.AsyncCursor\b", "psycopg.Cursor"),
     (r"\bpsycopg AsyncConnection\b", "psycopg Connection"),
     (r"\bAsyncConnection\b", "psycopg.Connection"),
     (r"\bAsyncPostgresSession\b", "BlockingPostgresSession"),
@@ -47,7 +49,7 @@ DRIVERS = {
     "versions.py": "versions_blocking.py",
     "guest.py": "guest_blocking.py",
 }
-BY_HAND = {"__init__.py", "opening.py"}
+BY_HAND = {"__init__.py", "engines.py", "opening.py"}
 
 
 def targets() -> dict[Path, Path]:

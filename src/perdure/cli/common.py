@@ -76,8 +76,8 @@ class Call:
         """Tells which store is used where the command line doesn't."""
         if self.common.url:
             return
-        given = bool(os.environ.get("PERDURE_URL"))
-        self.screen.note(f"Store: {config_for(self.url).safe_url} ({'from PERDURE_URL' if given else '--url or PERDURE_URL picks another'})")
+        why = "from PERDURE_URL" if os.environ.get("PERDURE_URL") else "--url or PERDURE_URL picks another"
+        self.screen.note(f"Store: {config_for(self.url).safe_url} ({why})")
 
     @contextmanager
     def store(self, *, create: bool = False) -> Iterator["Store"]:

@@ -18,6 +18,7 @@ class Activity:
         self._label = label
         self._total = total
         self._done = 0
+        self._words = ""
         self._lock = threading.Lock()
         self._bar: Any = None
         self._task: Any = None
@@ -38,21 +39,25 @@ class Activity:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, total: int | None = None) -> None:
-        """How far it is, and out of how many where that is known."""
+    def update(self, done: int, total: int | None = None, label: str | None = None, words: str | None = None) -> None:
+        """How far it is, out of how much where that is known; ``words`` say it better than the numbers."""
         with self._lock:
-            self._done, self._total = done, self._total if total is None else total
+            self._done = done
+            self._total = self._total if total is None else total
+            self._label = label or self._label
+            self._words = words if words is not None else f"{done:,}" + (f" of {self._total:,}" if self._total else "")
             if self._bar is not None:
-                self._bar.update(self._task, completed=self._done, total=self._total)
+                shown = {"description": self._label, "completed": done, "total": self._total, "count": self._words}
+                self._bar.update(self._task, **shown)
 
     def _show(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn(),
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
             console=self._screen.err, transient=True,
         )  # fmt: skip
         with self._lock:
-            self._task = bar.add_task(self._label, total=self._total, completed=self._done)
+            self._task = bar.add_task(self._label, total=self._total, completed=self._done, count=self._words)
             bar.start()
             self._bar = bar

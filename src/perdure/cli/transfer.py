@@ -1,23 +1,149 @@
-"""``perdure import`` and ``perdure export``."""
+"""``perdure import`` and ``perdure export``: histories in and out."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from perdure.cli.common import Call, command
+from perdure.cli.progress import Activity
+from perdure.cli.screen import Screen, one_line, plural, size
+from perdure.values.errors import Invalid, PerdureError
+
+if TYPE_CHECKING:
+    from perdure.sync.store import Store
+    from perdure.sync.transfer import ImportReport, Progress
+
+STDIN = "-"
+LINES = 10
+"""Broken lines that are listed; ``--json`` gives the first hundred."""
+Format = Literal["auto", "perdure", "openai", "anthropic", "openai-responses"]
 
 
 def add_to(parent: typer.Typer) -> None:
     """Makes these a part of the ``perdure`` command."""
+    command(parent, "import")(import_)
+    command(parent, "export")(export)
 
 
-def load(screen, store, path):
-    import sys
+def import_(
+    call: Call,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What to read; - is the standard input.")],
+    form: Annotated[
+        Format,
+        typer.Option("--format", metavar="NAME", help="auto, perdure, openai, anthropic or openai-responses."),
+    ] = "auto",
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="ID", help="Whose conversations they are, whatever the file says.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="ID", help="Which agent's they are, whatever the file says.")
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Load the rest where lines are broken; without it nothing is loaded.")
+    ] = False,
+) -> None:
+    """Bring a history in.
 
-    sys.path.insert(0, "/tmp")
-    import load as l
+    JSON Lines of perdure, or chats in OpenAI's or Anthropic's form (JSON Lines, a document, an archive that their
+    services give out). Importing a file again stores nothing twice. Makes the store where there is none.
+    """
+    began = time.perf_counter()
+    with call.store(create=True) as store:
+        try:
+            report = load(call.screen, store, file, form, user, agent, skip_broken=skip_broken)
+        except PerdureError as error:
+            raise _explained(call.screen, error) from error
+    if call.screen.json:
+        call.screen.document(report)
+        return
+    known = f"; {plural(report.skipped, 'message')} had been there already" if report.skipped else ""
+    call.screen.say(
+        f"Imported {plural(report.conversations, 'conversation')} with {plural(report.messages, 'message')} in "
+        f"{time.perf_counter() - began:.1f} s{known}."
+    )
+    list_broken(call.screen, report.broken, [(one.line, one.reason) for one in report.errors])
 
-    l.load(store, path)
-    s = store.stats()
 
-    class R:
-        conversations = s["conversations"]
-        messages = s["messages"]
+def load(
+    screen: Screen,
+    store: "Store",
+    source: str | Path,
+    form: Format = "auto",
+    user: str | None = None,
+    agent: str | None = None,
+    *,
+    skip_broken: bool = False,
+) -> "ImportReport":
+    """Imports with a progress bar. Raises what the verb raises."""
+    with Activity(screen, "Importing") as activity:
 
-    return R
+        def tell(progress: "Progress") -> None:
+            label = "Checking" if progress.stage == "check" else "Loading"
+            activity.update(progress.bytes, progress.total_bytes, label, plural(progress.messages, "message"))
+
+        lines: Any = sys.stdin.buffer if str(source) == STDIN else source
+        return store.import_conversations(lines, skip_broken, form, agent, user, tell)
+
+
+def list_broken(screen: Screen, broken: int, errors: list[tuple[int, str]]) -> None:
+    """The first broken lines on stderr, each with its number."""
+    if not broken:
+        return
+    screen.warn(f"{plural(broken, 'line')} could not be loaded:")
+    for line, reason in errors[:LINES]:
+        screen.warn(f"  line {line:,}: {one_line(reason)}")
+    if broken > LINES:
+        screen.warn(f"  ... and {broken - LINES:,} more")
+
+
+def _explained(screen: Screen, error: PerdureError) -> PerdureError:
+    """The error of an import in the words of the command line, after the lines that are at fault."""
+    found: list[dict[str, Any]] = error.details.get("errors") or []
+    if not found:
+        return error
+    if not screen.json:
+        list_broken(screen, error.details["broken"], [(one["line"], one["reason"]) for one in found])
+    hint = "mend them, or load the rest with --skip-broken"
+    if any("whose conversation" in one["reason"] for one in found):
+        hint = "say whose conversations they are with --user"
+    stays = "nothing was loaded" if isinstance(error, Invalid) else "what came before is loaded"
+    told = f"line {found[0]['line']}: {found[0]['reason']}; {stays}"
+    details = {name: value for name, value in error.details.items() if name != "hint"}
+    return type(error)(told, hint=hint, **details)
+
+
+def export(
+    call: Call,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Where to write; - is the standard output.")] = "-",
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Only a user's conversations.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="ID", help="Only an agent's conversations.")] = None,
+) -> None:
+    """Write conversations as JSON Lines.
+
+    `perdure import` gives all of it back. A file appears when it is whole and on disk.
+    """
+    to_stdout = file == STDIN
+    if not Path(file).absolute().parent.is_dir():
+        raise Invalid(f"there is no folder {Path(file).parent} to write to", field="file")
+    with call.store() as store, Activity(call.screen, "Exporting") as activity:
+
+        def tell(progress: "Progress") -> None:
+            activity.update(progress.messages, None, "Exporting", plural(progress.messages, "message"))
+
+        report = store.export_conversations(sys.stdout.buffer if to_stdout else file, user, agent, tell)
+    if to_stdout:
+        sys.stdout.buffer.flush()
+    if call.screen.json and not to_stdout:
+        call.screen.document(report)
+        return
+    told = (
+        f"Exported {plural(report.conversations, 'conversation')} with {plural(report.messages, 'message')}, "
+        f"{size(report.bytes)}."
+    )
+    if to_stdout:
+        call.screen.note(told)
+    else:
+        call.screen.say(told)

@@ -66,10 +66,10 @@ def schema(
 
     For those who run their own migration tool; it opens nothing.
     """
-    from perdure.schema.plan import schema_sql
+    from perdure.schema.plan import schema_script
 
     chosen = engine or config_for(call.url).engine
-    text = schema_sql(chosen)
+    text = schema_script(chosen, "perdure")
     if call.screen.json:
         call.screen.document({"engine": chosen, "sql": text})
     else:

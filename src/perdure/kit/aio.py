@@ -6,14 +6,12 @@ Services use nothing else of this kind, so that their blocking twins can be gene
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
-
-from perdure.grammar import Scope
-from perdure.values.config import PersistenceConfig
-from perdure.values.errors import MissingExtra
+from typing import TypeVar
 
 T = TypeVar("T")
 
+AWAITS = True
+"""Whether calls are awaited in this world."""
 Lock = asyncio.Lock
 sleep = asyncio.sleep
 
@@ -61,26 +59,3 @@ class Background:
         self._stop.set()
         if self._task is not None:
             await self._task
-
-
-def driver_for(config: PersistenceConfig) -> Any:
-    """The driver that speaks to the configured engine."""
-    if config.engine == "sqlite":
-        from perdure.drivers.sqlite.aio import AsyncSqlite
-
-        return AsyncSqlite(config)
-    try:
-        from perdure.drivers.postgres.groups import GroupingPostgres
-    except ModuleNotFoundError as error:
-        raise MissingExtra("PostgreSQL needs psycopg", hint="pip install 'perdure[postgres]'") from error
-    return GroupingPostgres(config)
-
-
-def guest_driver(connection: Any, config: PersistenceConfig) -> Any:
-    """A driver on somebody else's psycopg connection."""
-    from perdure.drivers.postgres.guest import AsyncGuest
-
-    return AsyncGuest(connection, config)
-
-
-__all__ = ["Background", "Lock", "Scope", "driver_for", "guest_driver", "nap", "off_loop", "sleep"]

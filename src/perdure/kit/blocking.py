@@ -4,14 +4,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from perdure.grammar import Scope
-from perdure.values.config import PersistenceConfig
-from perdure.values.errors import MissingExtra
+from typing import TypeVar
 
 T = TypeVar("T")
 
+AWAITS = False
+"""Whether calls are awaited in this world."""
 Lock = threading.Lock
 sleep = time.sleep
 
@@ -52,26 +50,3 @@ class Background:
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-
-
-def driver_for(config: PersistenceConfig) -> Any:
-    """The driver that speaks to the configured engine."""
-    if config.engine == "sqlite":
-        from perdure.drivers.sqlite.blocking import BlockingSqlite
-
-        return BlockingSqlite(config)
-    try:
-        from perdure.drivers.postgres.blocking import BlockingPostgres
-    except ModuleNotFoundError as error:
-        raise MissingExtra("PostgreSQL needs psycopg", hint="pip install 'perdure[postgres]'") from error
-    return BlockingPostgres(config)
-
-
-def guest_driver(connection: Any, config: PersistenceConfig) -> Any:
-    """A driver on somebody else's psycopg connection."""
-    from perdure.drivers.postgres.guest_blocking import BlockingGuest
-
-    return BlockingGuest(connection, config)
-
-
-__all__ = ["Background", "Lock", "Scope", "driver_for", "guest_driver", "nap", "off_loop", "sleep"]

@@ -40,8 +40,29 @@ def steps(dialect: Dialect) -> tuple[Step, ...]:
 
 
 def schema_sql(dialect: Dialect) -> str:
-    """The whole schema as text, for people who bring their own migration tool."""
+    """The whole schema as readable text."""
     return resources.files("perdure.schema").joinpath(f"{dialect}.sql").read_text(encoding="utf-8")
+
+
+_NOW: dict[Dialect, str] = {
+    "sqlite": "strftime('%s', 'now') * 1000000",
+    "postgres": "cast(extract(epoch from now()) * 1000000 as bigint)",
+}
+_AROUND: dict[Dialect, tuple[str, str]] = {
+    "sqlite": ("", ""),
+    "postgres": ("create schema if not exists {schema};\nset search_path to {schema};\n\n", "\nreset search_path;\n"),
+}
+
+
+def schema_script(dialect: Dialect, schema: str) -> str:
+    """A script that makes the whole schema and records its steps, for people who bring their own migration tool."""
+    before, after = _AROUND[dialect]
+    records = "".join(
+        "insert into perdure_steps (number, name, hash, applied_at) "
+        f"values ({step.number}, '{step.name}', '{step.hash}', {_NOW[dialect]});\n"
+        for step in steps(dialect)
+    )
+    return f"{before.format(schema=schema)}{schema_sql(dialect)}\n{records}{after}"
 
 
 def missing_steps(dialect: Dialect, applied: list[tuple[int, str]]) -> tuple[Step, ...]:

@@ -23,6 +23,8 @@ from perdure.values.ids import new_id
 
 _SMALL_GROUP = 8
 _WINDOW_PAGE = 200
+_FURTHER_PAGES = 5
+"""How far beyond what fits a call is looked for whose result fits."""
 
 
 class MessageVerbs(Handle):
@@ -217,14 +219,19 @@ class MessageVerbs(Handle):
         count = token_counter or window.estimate_tokens
         kept: list[Message] = []
         if keep_system:
-            kept = list(await self.get_messages(conversation_id, limits.PAGE, roles=("system", "developer")))
-            if sum(count(message) for message in kept) > max_tokens:
-                raise Invalid("the system messages alone are above max_tokens", field="max_tokens")
+            after: int | None = 0
+            while after is not None:
+                page = await self.get_messages(conversation_id, limits.PAGE, after=after, roles=("system", "developer"))
+                kept += page
+                if sum(count(message) for message in kept) > max_tokens:
+                    raise Invalid("the system messages alone are above max_tokens", field="max_tokens")
+                after = None if page.next_cursor is None else int(page.next_cursor)
         systems = {MessageRole.SYSTEM, MessageRole.DEVELOPER} if keep_system else set[MessageRole]()
         newest: list[Message] = []
-        budget, before = max_tokens, None
-        while budget > 0:
-            page = await self.get_messages(conversation_id, _WINDOW_PAGE, before=before or 2**53)
+        budget, before, further = max_tokens, 2**53, _FURTHER_PAGES
+        while budget > 0 or (further and window.strays(newest)):
+            further -= budget <= 0
+            page = await self.get_messages(conversation_id, _WINDOW_PAGE, before=before)
             newest = [message for message in page if message.role not in systems] + newest
             budget -= sum(count(message) for message in page if message.role not in systems)
             if page.next_cursor is None:
@@ -253,10 +260,9 @@ def _flush(
             return []  # nothing to keep: the conversation goes on not to exist
         created_at = min(message.created_at for message in history)
         yield from ops.insert(ops.NewConversation(new.id, new.agent_id, new.user_id, new.metadata, created_at), now)
-    yield from ops.locked(conversation_id)  # two flushes of one history must not both append
-    stored = yield from recipes.stored(conversation_id)
-    known = yield from recipes.taken(sorted(given))
-    fresh = flushing.missing(history, given, known, stored)
+    row = yield from ops.locked(conversation_id)  # two flushes of one history must not both append
+    slots = yield from recipes.slots(row)
+    fresh = flushing.missing(history, given, slots)
     if not fresh:
         return []
     return (yield from recipes.append(conversation_id, fresh, now))

@@ -7,21 +7,22 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from perdure.kit import aio as kit
+from perdure.rooms.chores.ops import ChoreState
 from perdure.rooms.conversations import ops as conversations
 from perdure.rooms.conversations.usage import cost_of_nanos
 from perdure.schema import plan as schema
+from perdure.services import engines
 from perdure.services.chores import Chores
 from perdure.services.conversations import ConversationVerbs
 from perdure.services.feed import FeedVerbs
-from perdure.services.handle import config_for, inside_of
+from perdure.services.handle import Block, config_for, inside_of
 from perdure.services.messages import MessageVerbs
 from perdure.services.search import SearchVerbs
 from perdure.services.tracking import TrackingVerbs
 from perdure.services.transfer import TransferVerbs
 from perdure.values.clock import Clock, system_clock, to_datetime
 from perdure.values.config import PersistenceConfig, seconds
-from perdure.values.errors import Forbidden, Invalid, Misused, SchemaBehind
+from perdure.values.errors import Damaged, Forbidden, Invalid, Misused
 
 
 class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVerbs, TrackingVerbs):
@@ -72,6 +73,8 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         shared = self._shared
         if not self._is_root:
             raise Misused("this handle does not own the store's connections; close the store itself")
+        if self._is_inside():
+            raise Misused("the store was closed inside its transaction block", hint="close it after the block")
         if shared.chores is not None:
             await shared.chores.stop()
             shared.chores = None
@@ -99,7 +102,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         """
         if self._session is not None:
             raise Misused("a transaction is open already; its handle takes every verb")
-        if inside_of.get() is self._shared:
+        if self._is_inside():
             raise Misused("a transaction of this store is open already in this task")
         limit = None if timeout is None else seconds(timeout, "timeout")
         driver = self._shared.driver
@@ -110,10 +113,12 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             handle = self._with(self._scope)
             handle._session = session
             handle._born = born
-            token = inside_of.set(self._shared)
+            block = Block(self._shared, inside_of.get())
+            token = inside_of.set(block)
             try:
                 yield handle
             finally:
+                block.over = True
                 inside_of.reset(token)
         for key in born:
             self._shared.ensured.pop(key, None)
@@ -126,7 +131,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         if self.config.engine != "postgres":
             raise Misused("within() takes a PostgreSQL connection; on SQLite use store.transaction()")
         handle = self._with(self._scope)
-        handle._session = kit.guest_driver(connection, self.config)
+        handle._session = engines.guest_driver(connection, self.config)
         return handle
 
     # -- administration ------------------------------------------------------------------------------------------------------
@@ -141,23 +146,24 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             raise Forbidden("a tenant's handle may not run SQL of its own", hint="use the store that opened it")
         if not isinstance(sql, str) or not sql.strip():
             raise Invalid("sql must not be blank", field="sql")
-        if self._session is not None or inside_of.get() is self._shared:
-            raise Misused("execute has a transaction of its own; call it outside the block")
-        driver = self._shared.driver or await self._ready()
+        driver = await self._administered()
         return await driver.execute(sql, params, self._scope)
 
     async def verify(self) -> list[str]:
         """What the schema lacks, in words; empty when all is there. It changes nothing."""
-        driver = self._shared.driver or await self._ready()
+        driver = await self._administered()
         return await driver.verify()
 
     def schema_sql(self) -> str:
-        """The schema as SQL text, for people who run their own migration tool (then open with create_schema=False)."""
-        return schema.schema_sql(self.config.engine)
+        """The schema as an SQL script, for people who run their own migration tool.
+
+        It records the steps it stands for, so the store is then opened with ``create_schema=False``.
+        """
+        return schema.schema_script(self.config.engine, self.config.schema)
 
     async def upkeep(self) -> None:
         """Moves SQLite's write-ahead log into the file; nothing on PostgreSQL."""
-        driver = self._shared.driver or await self._ready()
+        driver = await self._administered()
         await driver.upkeep()
 
     async def run_chores(self) -> list[str]:
@@ -183,18 +189,19 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
 
         It reads every page and row. With ``repair`` what is derived (the text index) is built anew.
         """
-        driver = self._shared.driver or await self._ready()
+        driver = await self._administered()
         report: dict[str, Any] = await driver.inspect()
         report["address"] = self.config.safe_url
         report["schema_version"] = len(schema.steps(self.config.engine))
         problems: list[str] = report["problems"]
+        chores: list[ChoreState] = []
         try:
             problems += await driver.verify()
-        except SchemaBehind as error:
+            broken = await self._run(conversations.broken_totals())
+            problems += [f"the totals or seqs of conversation {name!r} do not add up" for name in broken]
+            chores = await Chores(self).states()
+        except Damaged as error:  # the rest cannot be examined
             problems.append(error.message)
-        broken = await self._run(conversations.broken_totals())
-        problems += [f"the totals or seqs of conversation {name!r} do not add up" for name in broken]
-        chores = await Chores(self).states()
         problems += [
             f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in chores if chore.overdue
         ]

@@ -85,5 +85,11 @@ class Chores:
         return True
 
     def states(self) -> list[ChoreState]:
-        """Every chore: when it last ran and how it went, when it is due, whether it is overdue by an hour."""
-        return self._store._run(recipes.states(self._store._clock(), GRACE_SECONDS))
+        """Every chore: when it last ran and how it went, when it is due, whether it is overdue by an hour.
+
+        A tenant sees its own; the store itself, which administers all, sees those of every tenant.
+        """
+        store = self._store
+        states = store._run(recipes.states(store._clock(), GRACE_SECONDS))
+        own = {f"{store.tenant}/{chore.name}" for chore in self.chores}
+        return [state for state in states if store.tenant == "default" or state.name in own]

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from perdure.grammar import Op, Scope
 from perdure.kit import blocking as kit
 from perdure.rooms.keys import ops as keys
+from perdure.sync import engines
 from perdure.values import limits
 from perdure.values.clock import Clock, system_clock
 from perdure.values.config import PersistenceConfig
@@ -20,7 +21,18 @@ from perdure.values.errors import Closed, Invalid, Misused
 
 T = TypeVar("T")
 
-inside_of: ContextVar["Shared | None"] = ContextVar("perdure_transaction", default=None)
+inside_of: ContextVar["Block | None"] = ContextVar("perdure_transaction", default=None)
+
+
+class Block:
+    """A transaction block that this code runs in. A task that was begun in one may outlive it, hence ``over``."""
+
+    __slots__ = ("outer", "over", "shared")
+
+    def __init__(self, shared: "Shared", outer: "Block | None") -> None:
+        self.shared = shared
+        self.outer = outer
+        self.over = False
 
 
 class Shared:
@@ -87,7 +99,7 @@ class Handle:
         session = self._session
         if session is not None:
             return session.run(op, self._scope)
-        if inside_of.get() is self._shared:
+        if self._is_inside():
             raise Misused(
                 "a verb of the store was called inside its transaction block",
                 hint="call it on what `with store.transaction() as t` gave you",
@@ -97,6 +109,21 @@ class Handle:
             driver = self._ready()
         return driver.run(op, self._scope)
 
+    def _is_inside(self) -> bool:
+        """Whether this code runs in a transaction block of this store."""
+        block = inside_of.get()
+        while block is not None:
+            if block.shared is self._shared and not block.over:
+                return True
+            block = block.outer
+        return False
+
+    def _administered(self) -> Any:
+        """The open driver, for verbs with a connection of their own: a transaction block would wait for itself."""
+        if self._session is not None or self._is_inside():
+            raise Misused("this verb has a transaction of its own; call it on the store, outside the block")
+        return self._shared.driver or self._ready()
+
     def _ready(self) -> Any:
         """The open driver; opened by the first use where nobody did it before."""
         shared = self._shared
@@ -104,7 +131,7 @@ class Handle:
             raise Closed(f"the store at {shared.config.safe_url} is closed")
         with shared.opening:
             if shared.driver is None:
-                driver = kit.driver_for(shared.config)
+                driver = engines.driver_for(shared.config)
                 driver.open()
                 try:
                     if self._initialize_on_use:

@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from perdure.kit import blocking as kit
+from perdure.rooms.chores.ops import ChoreState
 from perdure.rooms.conversations import ops as conversations
 from perdure.rooms.conversations.usage import cost_of_nanos
 from perdure.schema import plan as schema
+from perdure.sync import engines
 from perdure.sync.chores import Chores
 from perdure.sync.conversations import ConversationVerbs
 from perdure.sync.feed import FeedVerbs
-from perdure.sync.handle import config_for, inside_of
+from perdure.sync.handle import Block, config_for, inside_of
 from perdure.sync.messages import MessageVerbs
 from perdure.sync.search import SearchVerbs
 from perdure.sync.tracking import TrackingVerbs
 from perdure.sync.transfer import TransferVerbs
 from perdure.values.clock import Clock, system_clock, to_datetime
 from perdure.values.config import PersistenceConfig, seconds
-from perdure.values.errors import Forbidden, Invalid, Misused, SchemaBehind
+from perdure.values.errors import Damaged, Forbidden, Invalid, Misused
 
 
 class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVerbs, TrackingVerbs):
@@ -71,6 +72,8 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         shared = self._shared
         if not self._is_root:
             raise Misused("this handle does not own the store's connections; close the store itself")
+        if self._is_inside():
+            raise Misused("the store was closed inside its transaction block", hint="close it after the block")
         if shared.chores is not None:
             shared.chores.stop()
             shared.chores = None
@@ -98,7 +101,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         """
         if self._session is not None:
             raise Misused("a transaction is open already; its handle takes every verb")
-        if inside_of.get() is self._shared:
+        if self._is_inside():
             raise Misused("a transaction of this store is open already in this task")
         limit = None if timeout is None else seconds(timeout, "timeout")
         driver = self._shared.driver
@@ -109,10 +112,12 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             handle = self._with(self._scope)
             handle._session = session
             handle._born = born
-            token = inside_of.set(self._shared)
+            block = Block(self._shared, inside_of.get())
+            token = inside_of.set(block)
             try:
                 yield handle
             finally:
+                block.over = True
                 inside_of.reset(token)
         for key in born:
             self._shared.ensured.pop(key, None)
@@ -125,7 +130,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         if self.config.engine != "postgres":
             raise Misused("within() takes a PostgreSQL connection; on SQLite use store.transaction()")
         handle = self._with(self._scope)
-        handle._session = kit.guest_driver(connection, self.config)
+        handle._session = engines.guest_driver(connection, self.config)
         return handle
 
     # -- administration ------------------------------------------------------------------------------------------------------
@@ -140,23 +145,24 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             raise Forbidden("a tenant's handle may not run SQL of its own", hint="use the store that opened it")
         if not isinstance(sql, str) or not sql.strip():
             raise Invalid("sql must not be blank", field="sql")
-        if self._session is not None or inside_of.get() is self._shared:
-            raise Misused("execute has a transaction of its own; call it outside the block")
-        driver = self._shared.driver or self._ready()
+        driver = self._administered()
         return driver.execute(sql, params, self._scope)
 
     def verify(self) -> list[str]:
         """What the schema lacks, in words; empty when all is there. It changes nothing."""
-        driver = self._shared.driver or self._ready()
+        driver = self._administered()
         return driver.verify()
 
     def schema_sql(self) -> str:
-        """The schema as SQL text, for people who run their own migration tool (then open with create_schema=False)."""
-        return schema.schema_sql(self.config.engine)
+        """The schema as an SQL script, for people who run their own migration tool.
+
+        It records the steps it stands for, so the store is then opened with ``create_schema=False``.
+        """
+        return schema.schema_script(self.config.engine, self.config.schema)
 
     def upkeep(self) -> None:
         """Moves SQLite's write-ahead log into the file; nothing on PostgreSQL."""
-        driver = self._shared.driver or self._ready()
+        driver = self._administered()
         driver.upkeep()
 
     def run_chores(self) -> list[str]:
@@ -182,18 +188,19 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
 
         It reads every page and row. With ``repair`` what is derived (the text index) is built anew.
         """
-        driver = self._shared.driver or self._ready()
+        driver = self._administered()
         report: dict[str, Any] = driver.inspect()
         report["address"] = self.config.safe_url
         report["schema_version"] = len(schema.steps(self.config.engine))
         problems: list[str] = report["problems"]
+        chores: list[ChoreState] = []
         try:
             problems += driver.verify()
-        except SchemaBehind as error:
+            broken = self._run(conversations.broken_totals())
+            problems += [f"the totals or seqs of conversation {name!r} do not add up" for name in broken]
+            chores = Chores(self).states()
+        except Damaged as error:  # the rest cannot be examined
             problems.append(error.message)
-        broken = self._run(conversations.broken_totals())
-        problems += [f"the totals or seqs of conversation {name!r} do not add up" for name in broken]
-        chores = Chores(self).states()
         problems += [
             f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in chores if chore.overdue
         ]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from perdure.values.errors import Invalid
+from perdure.values.errors import Invalid, Undecodable
 
 Micros = int
 Clock = Callable[[], Micros]
@@ -19,8 +19,11 @@ def system_clock() -> Micros:
 
 
 def to_datetime(micros: Micros) -> datetime:
-    """The aware UTC datetime of a stored time."""
-    return _EPOCH + timedelta(microseconds=micros)
+    """The aware UTC datetime of a stored time. Raises ``Undecodable`` for what no time can be: a damaged row."""
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except (TypeError, OverflowError):
+        raise Undecodable(f"a stored time is none: {str(micros)[:40]!r}", hint="run: perdure doctor") from None
 
 
 def to_micros(value: datetime | str, field: str = "time") -> Micros:

@@ -139,8 +139,14 @@ def hide_password(url: str) -> str:
     if "@" in host:
         login, _, place = host.rpartition("@")
         host = f"{login.split(':', 1)[0]}:***@{place}" if ":" in login else host
-    query = re.sub(r"((?:^|&)(?:ssl)?password=)[^&]*", r"\1***", parts.query)
+    query = "&".join(_hidden(option) for option in parts.query.split("&"))
     return urlunsplit((parts.scheme, host, parts.path, query, parts.fragment))
+
+
+def _hidden(option: str) -> str:
+    """One ``name=value`` of a URL's query, its value hidden when it is a password."""
+    name, equals, value = option.partition("=")
+    return f"{name}={'***' if 'password' in unquote(name).lower() else value}" if equals else option
 
 
 def _address(url: object) -> str:
@@ -153,7 +159,7 @@ def _address(url: object) -> str:
     scheme, colon, rest = url.partition("://")
     engine = scheme.split("+", 1)[0].lower()  # the +driver part of other libraries' URLs is ignored
     if colon and engine in {"postgresql", "postgres"}:
-        return f"postgresql://{rest}"
+        return _postgres_address(rest)
     if colon and engine == "sqlite":
         if not rest.startswith("/") or rest == "/":
             raise Invalid(
@@ -162,8 +168,20 @@ def _address(url: object) -> str:
             )  # fmt: skip
         return f"sqlite:///{rest[1:].split('?', 1)[0]}"
     if colon or re.match(r"^[a-z0-9+]+:", url):
-        raise Invalid(f"perdure speaks sqlite:// and postgresql://, not {engine or scheme}://", field=field)
+        named = re.split(r"\W", url, maxsplit=1)[0]  # not more of it: a password may stand anywhere in what is malformed
+        raise Invalid(f"perdure speaks sqlite:// and postgresql://, not {named}://", field=field)
     return f"sqlite:///{quote(os.fspath(url), safe='/')}"
+
+
+def _postgres_address(rest: str) -> str:
+    url = f"postgresql://{rest}"
+    try:
+        login = urlsplit(url).netloc
+    except ValueError:
+        raise Invalid("connection_string is not a well-formed URL", field="connection_string") from None
+    if login.count("@") > 1:  # the rest of a password would be taken, and shown, for the host
+        raise Invalid("connection_string has more than one @ before its path", field="connection_string", hint="write %40")
+    return url
 
 
 def _seconds(value: float | str | None, field: str) -> float | None:

@@ -24,7 +24,7 @@ everything.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias, cast
@@ -162,10 +162,8 @@ class _Parser:
         if not isinstance(value, Mapping):
             raise Invalid(f"{place} must be a mapping, not {type(value).__name__}", field=place)
         if depth > limits.FILTER_DEPTH:
-            raise OverLimit(
-                f"{place} is nested deeper than {limits.FILTER_DEPTH}", field=place, limit=limits.FILTER_DEPTH
-            )
-        items: Mapping[Any, Any] = value
+            raise _over(f"{place} is nested deeper than {limits.FILTER_DEPTH}", place, limits.FILTER_DEPTH)
+        items = cast("Mapping[object, Any]", value)
         if not items:
             self.count(place)
         parts: list[Filter] = []
@@ -188,7 +186,7 @@ class _Parser:
     def branches(self, value: Any, place: str, depth: int) -> tuple[Filter, ...]:
         if not isinstance(value, (list, tuple)):
             raise Invalid(f"{place} must be a list of filters, not {type(value).__name__}", field=place)
-        branches: list[Any] = value
+        branches = cast("Sequence[Any]", value)
         if not branches:
             raise Invalid(f"{place} must hold one filter at least", field=place)
         return tuple(self.mapping(part, f"{place}[{number}]", depth) for number, part in enumerate(branches))
@@ -197,13 +195,13 @@ class _Parser:
         target = self.target(key, place)
         if not isinstance(operand, Mapping):
             return [self.condition(target, "$eq", operand, place)]
-        operators: Mapping[Any, Any] = operand
+        operators = cast("Mapping[object, Any]", operand)
         for name in operators:
             if name not in OPERATORS:
                 raise _unknown(f"{place}.{str(name)[:80]}", OPERATORS, "a key inside an object goes by a dotted name")
         if not operators:
             raise _unknown(place, OPERATORS, "an empty object cannot be compared")
-        return [self.condition(target, name, value, f"{place}.{name}") for name, value in operators.items()]
+        return [self.condition(target, str(name), value, f"{place}.{name}") for name, value in operators.items()]
 
     def target(self, key: str, place: str) -> Target:
         if key in self.fields:
@@ -215,9 +213,7 @@ class _Parser:
         elif rest and known is not None and known.kind == "json":
             field, path = first, rest
         if len(path) > limits.METADATA_DEPTH:
-            raise OverLimit(
-                f"{place} names more than {limits.METADATA_DEPTH} keys", field=place, limit=limits.METADATA_DEPTH
-            )
+            raise _over(f"{place} names more than {limits.METADATA_DEPTH} keys", place, limits.METADATA_DEPTH)
         return Target(field, "json", tuple(path))
 
     def condition(self, target: Target, name: str, value: Any, place: str) -> Filter:
@@ -243,9 +239,11 @@ class _Parser:
     def count(self, place: str) -> None:
         self.clauses += 1
         if self.clauses > limits.FILTER_CLAUSES:
-            raise OverLimit(
-                f"{place} is one clause more than {limits.FILTER_CLAUSES}", field=place, limit=limits.FILTER_CLAUSES
-            )
+            raise _over(f"{place} is one clause more than {limits.FILTER_CLAUSES}", place, limits.FILTER_CLAUSES)
+
+
+def _over(message: str, place: str, limit: int) -> OverLimit:
+    return OverLimit(message, field=place, limit=limit)
 
 
 def _unknown(place: str, known: tuple[str, ...], hint: str) -> Invalid:
@@ -268,12 +266,10 @@ def _ordered(value: Scalar, place: str) -> Scalar:
 def _values(read: Reader, value: Any, place: str) -> tuple[Scalar, ...]:
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise Invalid(f"{place} must be a list of values, not {type(value).__name__}", field=place)
-    values: list[Any] = value
+    values = cast("Collection[Any]", value)
     if len(values) > limits.FILTER_VALUES:
-        raise OverLimit(
-            f"{place} holds {len(values):,} values; the limit is {limits.FILTER_VALUES:,}",
-            field=place,
-            limit=limits.FILTER_VALUES,
+        raise _over(
+            f"{place} holds {len(values):,} values; the limit is {limits.FILTER_VALUES:,}", place, limits.FILTER_VALUES
         )
     return tuple(_or_none(read, item, f"{place}[{number}]") for number, item in enumerate(values))
 
@@ -400,5 +396,5 @@ def _holds(value: Any, order: Order, operand: Scalar, kind: Kind) -> bool:
 
 def _contains(value: Any, operand: Scalar) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(_holds(item, "eq", operand, "json") for item in cast("list[Any]", value))
+        return any(_holds(item, "eq", operand, "json") for item in cast("Sequence[Any]", value))
     return isinstance(value, str) and isinstance(operand, str) and operand in value

@@ -17,7 +17,7 @@ Most metadata has nothing special: one walk over the types proves that, and then
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from math import isfinite
@@ -100,7 +100,7 @@ def _is_plain(value: Any, limit: int, depth: int) -> bool:
     while level:
         deeper: list[Any] = []
         for item in level:
-            kind: type[Any] = type(item)
+            kind = cast("type[object]", type(item))
             if kind is str or kind is bool or item is None:
                 continue
             if kind is int:
@@ -148,14 +148,14 @@ class _Tagger:
         if isinstance(value, float):
             return _written_float(finite(value, place))
         if isinstance(value, dict):
-            return self._dict(value, place, depth)
+            return self._dict(cast("dict[object, Any]", value), place, depth)
         if isinstance(value, (list, tuple)):
-            items: list[Any] = value
+            items = cast("Sequence[Any]", value)
             self._open(len(items), depth)
             return [self.tag(item, f"{place}[{number}]", depth - 1) for number, item in enumerate(items)]
         return _tagged(value, place)
 
-    def _dict(self, value: dict[Any, Any], place: str, depth: int) -> dict[str, Any]:
+    def _dict(self, value: dict[object, Any], place: str, depth: int) -> dict[str, Any]:
         self._open(len(value), depth)
         tagged: dict[str, Any] = {}
         for key, item in value.items():
@@ -218,10 +218,10 @@ def _tagged(value: Any, place: str) -> dict[str, Any]:
 
 def _restore(value: Any) -> Any:
     if isinstance(value, list):
-        return [_restore(item) for item in cast("list[Any]", value)]
+        return [_restore(item) for item in cast("Sequence[Any]", value)]
     if not isinstance(value, dict):
         return value
-    items: dict[str, Any] = value
+    items = cast("dict[str, Any]", value)
     restored: dict[str, Any] = {}
     for key, item in items.items():
         if not key.startswith("$"):
@@ -266,9 +266,10 @@ def _read_bytes(payload: Any) -> bytes:
 
 
 def _text(payload: Any) -> str:
-    if not isinstance(payload, str):
+    text = payload if isinstance(payload, str) else None
+    if text is None:
         raise ValueError("a tag must hold text")
-    return payload
+    return text
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

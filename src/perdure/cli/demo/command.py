@@ -46,7 +46,8 @@ class Place(msgspec.Struct, frozen=True):
 
     def command(self, words: str) -> str:
         """A command line that looks into this place; what PERDURE_URL says needs no saying, and no password shows."""
-        url = f" --url {shlex.quote(config_for(self.url).safe_url)}" if self.url != os.environ.get("PERDURE_URL") else ""
+        known = self.url == os.environ.get("PERDURE_URL")
+        url = "" if known else f" --url {shlex.quote(config_for(self.url).safe_url)}"
         tenant = "" if self.folder else f" --tenant {self.tenant}"
         return f"perdure{url}{tenant} {words}"
 

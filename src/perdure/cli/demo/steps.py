@@ -12,7 +12,7 @@ from perdure.cli.demo import crash
 from perdure.cli.find import show_hit
 from perdure.cli.progress import Activity
 from perdure.cli.screen import Column, Screen, money, one_line, plural
-from perdure.cli.transfer import load
+from perdure.cli.transfer import list_broken, load
 from perdure.cli.upkeep import advice_of, show_report
 from perdure.values.errors import Damaged, Invalid
 
@@ -38,17 +38,24 @@ def check(holds: bool, promise: str) -> None:
 def bring_in(screen: Screen, store: "Store", path: Path) -> Figures:
     """Step 1: a real history goes into the store."""
     began = time.perf_counter()
-    report = load(screen, store, path)
+    report = load(screen, store, path, skip_broken=True)
+    if report.broken and not report.messages:  # most likely it does not say whose conversations they are
+        report = load(screen, store, path, user="you", skip_broken=True)
     seconds = time.perf_counter() - began
     if not report.messages:
-        raise Invalid(f"{path} holds no messages", field="input")
+        why = f"line {report.errors[0].line}: {report.errors[0].reason}" if report.errors else "it holds no messages"
+        raise Invalid(f"nothing can be loaded from {path}: {why}", field="input")
     counts = store.stats()
     check(counts["messages"] >= report.messages, "what was imported is counted")
     screen.say(
         f"{plural(report.conversations, 'conversation')} with {plural(report.messages, 'message')} from {path.name} in "
         f"{seconds:.2f} s, tool calls, tokens and cost included.", indent=INDENT,
     )  # fmt: skip
-    return {"conversations": report.conversations, "messages": report.messages, "seconds": round(seconds, 3)}
+    list_broken(screen, report.broken, [(one.line, one.reason) for one in report.errors])
+    return {
+        "conversations": report.conversations, "messages": report.messages, "broken": report.broken,
+        "seconds": round(seconds, 3),
+    }  # fmt: skip
 
 
 def look_around(screen: Screen, store: "Store") -> Figures:

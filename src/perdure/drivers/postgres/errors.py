@@ -27,8 +27,13 @@ RETRY = (pg.DeadlockDetected, pg.SerializationFailure)
 """Errors that mean: run the whole transaction again."""
 
 
+_NO_CONNECTION = (psycopg_pool.PoolClosed, psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests)
+
+
 def is_broken(error: Exception) -> bool:
-    """Whether the connection is gone, as opposed to a statement that was refused."""
+    """Whether the connection is gone, as opposed to a statement that was refused or a pool that gave none."""
+    if isinstance(error, _NO_CONNECTION):
+        return False
     if isinstance(
         error, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow | pg.IdleInTransactionSessionTimeout
     ):

@@ -1,6 +1,7 @@
 """Recipes on a psycopg connection that somebody else owns. Blocking twin: generated.
 
-What a verb does becomes part of the owner's transaction; tenant and search path are set for the verb only and put back.
+What a verb does becomes part of the owner's transaction; tenant, search path and the connection's
+factories and loaders are set for the verb only and put back.
 """
 
 from collections.abc import AsyncIterator
@@ -9,11 +10,13 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from perdure.drivers.postgres.errors import translate
 from perdure.drivers.postgres.statements import Statements
 from perdure.grammar import Op, Scope
+from perdure.kit import aio as kit
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Misused
 
@@ -31,13 +34,20 @@ class AsyncGuest:
         self.config = config
         self.statements = Statements(config)
         self._connection = connection
+        self._lock = kit.Lock()
 
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe, as a part of the owner's transaction (or in one of its own when none is open)."""
+        async with self._lock:
+            return await self._run(op, scope)
+
+    async def _run(self, op: Op[T], scope: Scope) -> T:
         connection = self._connection
+        factories = connection.row_factory, connection.cursor_factory
         loaders = {name: connection.adapters.get_loader(psycopg.adapters.types[name].oid, psycopg.pq.Format.TEXT)
                    for name in ("json", "jsonb")}  # fmt: skip
         try:
+            connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncCursor
             async with connection.transaction():
                 cursor = await connection.execute(
                     "select coalesce(current_setting('perdure.tenant', true), ''), current_setting('search_path')"
@@ -53,6 +63,7 @@ class AsyncGuest:
         except psycopg.Error as error:
             raise translate(error, "the given connection") from error
         finally:
+            connection.row_factory, connection.cursor_factory = factories
             for name, loader in loaders.items():
                 if loader is not None:
                     connection.adapters.register_loader(name, loader)

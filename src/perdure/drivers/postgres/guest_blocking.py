@@ -1,7 +1,8 @@
 # Generated from perdure/drivers/postgres/guest.py by tools/generate_sync.py; change that file and run `make sync`.
 """Recipes on a psycopg connection that somebody else owns.
 
-What a verb does becomes part of the owner's transaction; tenant and search path are set for the verb only and put back.
+What a verb does becomes part of the owner's transaction; tenant, search path and the connection's
+factories and loaders are set for the verb only and put back.
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from perdure.drivers.postgres.errors import translate
 from perdure.drivers.postgres.statements_blocking import Statements
 from perdure.grammar import Op, Scope
+from perdure.kit import blocking as kit
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Misused
 
@@ -31,13 +34,20 @@ class BlockingGuest:
         self.config = config
         self.statements = Statements(config)
         self._connection = connection
+        self._lock = kit.Lock()
 
     def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe, as a part of the owner's transaction (or in one of its own when none is open)."""
+        with self._lock:
+            return self._run(op, scope)
+
+    def _run(self, op: Op[T], scope: Scope) -> T:
         connection = self._connection
+        factories = connection.row_factory, connection.cursor_factory
         loaders = {name: connection.adapters.get_loader(psycopg.adapters.types[name].oid, psycopg.pq.Format.TEXT)
                    for name in ("json", "jsonb")}  # fmt: skip
         try:
+            connection.row_factory, connection.cursor_factory = tuple_row, psycopg.Cursor
             with connection.transaction():
                 cursor = connection.execute(
                     "select coalesce(current_setting('perdure.tenant', true), ''), current_setting('search_path')"
@@ -53,6 +63,7 @@ class BlockingGuest:
         except psycopg.Error as error:
             raise translate(error, "the given connection") from error
         finally:
+            connection.row_factory, connection.cursor_factory = factories
             for name, loader in loaders.items():
                 if loader is not None:
                     connection.adapters.register_loader(name, loader)

@@ -11,7 +11,7 @@ import asyncio
 import time
 import types
 from collections import deque
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
@@ -85,7 +85,17 @@ class AsyncSqlite:
         """Moves the write-ahead log into the file."""
         await self._on_writer(self.engine.checkpoint_log)
 
-    async def _on_writer(self, work: Any) -> Any:
+    async def _on_writer(self, work: Callable[[], T]) -> T:
+        """The result of work with the writer's connection, done on its thread when no transaction holds it."""
+        turn = _Job(None, Scope())
+        self._queue.append(turn)
+        await self._wait_for_turn(turn)
+        try:
+            return await self._on_thread(work)
+        finally:
+            self._release(turn)
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
     # -- recipes ---------------------------------------------------------------------------------------------------
@@ -96,7 +106,7 @@ class AsyncSqlite:
         if loop is None or loop is not asyncio.get_running_loop():
             raise Misused("a store belongs to the event loop that opened it", hint="open one store for each loop")
         if op.traits.reads and not self.engine.place.memory:
-            if op.traits.long:
+            if op.traits.long or not self.engine.has_free_reader():
                 return await loop.run_in_executor(self._readers, self.engine.read, op, scope)
             return self.engine.read(op, scope)
         job = _Job(op, scope)
@@ -217,9 +227,9 @@ class AsyncSqlite:
         await self._wait_for_turn(turn)
         inside = BlockingSqliteSession(self.engine, seconds)
         try:
-            await self._on_writer(inside.begin)
+            await self._on_thread(inside.begin)
         except BaseException:
-            self._release(turn)
+            self._expire(inside, turn)  # a cancelled caller's transaction may begin yet; it ends at once
             raise
         alarm = self._loop.call_later(inside.seconds, self._expire, inside, turn)
         keep = False
@@ -229,7 +239,7 @@ class AsyncSqlite:
         finally:
             alarm.cancel()
             try:
-                await asyncio.shield(self._on_writer(lambda: inside.finish(keep=keep)))
+                await asyncio.shield(self._on_thread(lambda: inside.finish(keep=keep)))
             finally:
                 self._release(turn)
 

@@ -95,6 +95,7 @@ class BlockingSqliteSession:
         try:
             self._engine.begin()
         except BaseException:
+            self._over = True
             self._engine.writer_lock.release()
             raise
 

@@ -24,18 +24,21 @@ from typing import Any, TypeVar, cast
 import apsw
 
 from perdure.drivers.book import Variant, book
+from perdure.drivers.sqlite import log
 from perdure.drivers.sqlite.connection import Patience, Place, check_engine, connect, page_checksums
 from perdure.drivers.sqlite.errors import translate
 from perdure.drivers.sqlite.filters import render
-from perdure.drivers.sqlite.upkeep import Upkeep
+from perdure.drivers.sqlite.upkeep import Upkeep, abandon
 from perdure.grammar import Ask, Mode, Op, Outcome, Scope, merged_runs, outcomes_of
 from perdure.values.config import PersistenceConfig
-from perdure.values.errors import Closed, OutcomeUnknown, Unavailable
+from perdure.values.errors import ChecksumMismatch, Closed, Damaged, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 Job = tuple[Op[Any], Scope]
 
-_ENGINE_ERRORS = (apsw.Error, UnicodeDecodeError, OverflowError)
+_ENGINE_ERRORS = (apsw.Error, UnicodeDecodeError, OverflowError, MemoryError)
+_STRANGE_ROWS = (TypeError, ValueError, LookupError, AttributeError, AssertionError)
+"""What a recipe raises when a row is not of its table; or when the recipe is wrong, which the file can tell."""
 _log = logging.getLogger("perdure.sqlite")
 
 
@@ -51,11 +54,12 @@ class SqliteEngine:
         self.writer_lock = threading.Lock()
         self._patience = Patience(config.busy_timeout)
         self._writer: apsw.Connection | None = None
+        self._inside: apsw.Connection | None = None  # with the transaction of ``begin``
         self._suspect = False
         self._readers: list[apsw.Connection] = []
         self._readers_free = threading.Semaphore(config.pool_size)
         self._closed = True
-        self._upkeep = Upkeep(self._another_connection, self.writer_lock, self.shown_path)
+        self._upkeep = Upkeep(self._another_connection, self.writer_lock, self.shown_path, self._distrust_writer)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -64,20 +68,53 @@ class SqliteEngine:
         check_engine()
         self._closed = False
         with self.writer_lock:
-            self.connection()
+            connection = self.connection()
+            if not self.place.memory:
+                self._check_log(connection)
 
     def close(self) -> None:
         """Closes every connection; the last process to do so leaves one file behind."""
         self._closed = True
         self._upkeep.stop()
         with self.writer_lock:
-            readers, self._readers = self._readers, []
-            for reader in readers:
-                reader.close()
-            if self._writer is not None:
-                self._writer.set_wal_hook(None)
-                self._writer.close()
-                self._writer = None
+            if self._suspect:
+                self._abandon_writer()
+            open_ones = [*self._readers, *([] if self._writer is None else [self._writer])]
+            self._readers, self._writer = [], None
+            for connection in open_ones:
+                connection.set_wal_hook(None)
+                try:
+                    connection.close()
+                except apsw.Error as error:  # it is closed; what the log holds stays there for the next one
+                    _log.warning("closing %s: %s", self.shown_path, error)
+
+    def _check_log(self, connection: apsw.Connection) -> None:
+        try:
+            lost = log.lost_frames(connection, self.place.path)
+            if not lost:
+                return
+            if log.outlived_the_machine(self.place.path):
+                _log.warning("the last %d frames of the log of %s cannot be read; it ends before them", lost, self.shown_path)
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                return
+        except apsw.BusyError:
+            return
+        except _ENGINE_ERRORS as error:
+            raise translate(error, self.shown_path) from error
+        self._closed = True
+        self._abandon_writer()
+        raise ChecksumMismatch(
+            f"the write-ahead log of {self.shown_path} is damaged: {lost} of its frames, committed, cannot be read",
+            hint="restore a backup",
+        )
+
+    def _abandon_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            abandon(writer)
+
+    def _distrust_writer(self) -> None:
+        self._suspect = True
 
     def _another_connection(self) -> apsw.Connection:
         return connect(self.place, self.config, Patience(self.config.busy_timeout))
@@ -86,9 +123,8 @@ class SqliteEngine:
         """The writer's connection, opened anew when the last one met an I/O error. The lock is held."""
         if self._closed:
             raise Closed(f"the store at {self.shown_path} is closed")
-        if self._suspect and self._writer is not None:
-            self._writer.close(force=True)
-            self._writer = None
+        if self._suspect:
+            self._abandon_writer()
         if self._writer is None:
             try:
                 self._writer = connect(self.place, self.config, self._patience)
@@ -119,6 +155,10 @@ class SqliteEngine:
             else:
                 outcomes = self._run_each(connection, jobs)
             self._commit(connection)
+        except _ENGINE_ERRORS as error:  # of a savepoint
+            self._note_io_error(error)
+            self._rollback(connection)
+            raise translate(error, self.shown_path) from error
         except BaseException:
             self._rollback(connection)
             raise
@@ -190,23 +230,37 @@ class SqliteEngine:
 
     def begin(self) -> None:
         """Opens a transaction for ``run_inside``. The lock must be held until ``end``."""
-        self._begin(self.connection(), wait=True)
+        self._inside = None
+        connection = self.connection()
+        self._begin(connection, wait=True)
+        self._inside = connection
 
     def run_inside(self, op: Op[T], scope: Scope) -> T:
         """One recipe inside the open transaction; a failing one takes back its own changes only."""
-        answer, error = self._run_alone(self.connection(), (op, scope))
+        try:
+            answer, error = self._run_alone(self._open_transaction(), (op, scope))
+        except _ENGINE_ERRORS as failure:
+            self._note_io_error(failure)
+            raise translate(failure, self.shown_path) from failure
         if error is not None:
             raise error
         return answer
 
     def end(self, *, keep: bool) -> None:
         """Commits the open transaction, or takes it back."""
-        connection = self.connection()
         try:
             if keep:
-                self._commit(connection)
+                self._commit(self._open_transaction())
         finally:
-            self._rollback(connection)
+            connection, self._inside = self._inside, None
+            if connection is not None:
+                self._rollback(connection)
+
+    def _open_transaction(self) -> apsw.Connection:
+        """The connection that ``begin`` opened a transaction on, if SQLite has not given it up (disk full, I/O error)."""
+        if self._inside is None or not self._inside.in_transaction:
+            raise Unavailable("the disk failed inside the transaction; nothing of it was kept", retry_after=0.5)
+        return self._inside
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -222,6 +276,13 @@ class SqliteEngine:
             finally:
                 if connection.in_transaction:
                     connection.execute("commit")
+
+    def has_free_reader(self) -> bool:
+        """Whether a short read would find a connection without waiting for one."""
+        free = self._readers_free.acquire(blocking=False)
+        if free:
+            self._readers_free.release()
+        return free
 
     @contextmanager
     def _reader(self) -> Iterator[apsw.Connection]:
@@ -263,8 +324,20 @@ class SqliteEngine:
                     raise translate(error, self.shown_path) from error
         except StopIteration as stop:
             return stop.value
+        except _STRANGE_ROWS as error:
+            self._ask_the_file(connection, error)
+            raise
         finally:
             steps.close()
+
+    def _ask_the_file(self, connection: apsw.Connection, error: Exception) -> None:
+        """Raises ``Damaged`` when rows that made no sense came from a damaged file (a page in another's place)."""
+        try:
+            problems = [str(row[0]) for row in connection.execute("pragma integrity_check(1)")]
+        except _ENGINE_ERRORS as worse:
+            raise translate(worse, self.shown_path) from error
+        if problems != ["ok"]:
+            raise Damaged(f"{self.shown_path} is damaged: {problems[0]}", hint="restore a backup") from error
 
     def _answer(self, connection: apsw.Connection, ask: Ask, scope: Scope) -> Any:
         if ask.mode is Mode.TOGETHER:
@@ -320,9 +393,10 @@ class SqliteEngine:
             except apsw.BusyError:
                 _log.info("others are using %s; its log stays as it is", self.shown_path)
             except _ENGINE_ERRORS as error:
+                self._note_io_error(error)
                 raise translate(error, self.shown_path) from error
-        log = Path(f"{self.place.path}-wal")
-        return log.stat().st_size if log.exists() else 0
+        file = Path(f"{self.place.path}-wal")
+        return file.stat().st_size if file.exists() else 0
 
 
 def _bound(variant: Variant, params: dict[str, Any], scope: Scope) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from perdure.values.errors import (
     Invalid,
     Misused,
     PerdureError,
+    SchemaBehind,
     Unavailable,
 )  # fmt: skip
 
@@ -19,6 +20,7 @@ _UNIQUE = {
     "messages.tenant, messages.id": "there is a message with this id already",
     "conversations.tenant, conversations.id": "there is a conversation with this id already",
 }
+_LACKING = ("no such table", "no such column", "no such index")
 _IOERR_DATA = int(apsw.SQLITE_IOERR_DATA)
 _IOERR_CORRUPTFS = int(apsw.SQLITE_IOERR_CORRUPTFS)
 
@@ -29,6 +31,8 @@ def translate(error: Exception, path: str) -> PerdureError:
         return ChecksumMismatch(f"{path} holds text that is not UTF-8: the file is damaged", hint="restore a backup")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return Busy(f"others kept writing to {path} for longer than busy_timeout", retry_after=0.1)
+    if isinstance(error, MemoryError):
+        return Unavailable(f"there is not enough memory to answer from {path}", hint="or it is damaged: perdure doctor")
     if isinstance(error, apsw.FullError):
         return Unavailable(f"there is no space left to write {path}", hint="free some space; nothing was changed")
     if isinstance(error, apsw.IOError):
@@ -50,4 +54,6 @@ def translate(error: Exception, path: str) -> PerdureError:
         return Conflict(f"the change would break a rule of the schema: {error}")
     if isinstance(error, apsw.TooBigError | apsw.MismatchError | apsw.RangeError):
         return Invalid(f"SQLite refused a value: {error}")
+    if isinstance(error, apsw.SQLError) and str(error).startswith(_LACKING):  # SQLite has no code of its own for it
+        return SchemaBehind(f"{path} lacks a part of the schema: {error}", hint="run: perdure init")
     return Misused(f"SQLite refused a statement: {error}")

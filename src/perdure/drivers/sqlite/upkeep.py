@@ -21,11 +21,25 @@ _QUICK_SECONDS = 0.005
 _log = logging.getLogger("perdure.sqlite")
 
 
+def abandon(connection: apsw.Connection) -> None:
+    """Closes a connection that met an I/O error without moving the log: a failed sync must not be tried again on it."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.set_wal_hook(None)
+    connection.close(force=True)
+
+
 class Upkeep:
     """The thread that keeps the log of one database short."""
 
-    def __init__(self, connect: Callable[[], apsw.Connection], writer_lock: threading.Lock, path: str) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], apsw.Connection],
+        writer_lock: threading.Lock,
+        path: str,
+        distrust_writer: Callable[[], None],
+    ) -> None:
         self._connect = connect
+        self._distrust_writer = distrust_writer
         self._writer_lock = writer_lock
         self._path = path
         self._pages = 0
@@ -43,7 +57,12 @@ class Upkeep:
         if pages >= self._next_pass:
             self._next_pass = pages + _PASS_PAGES
             if self._quick:
-                self._timed_pass(connection)
+                try:
+                    self._timed_pass(connection)
+                except apsw.Error as error:  # the commit itself stands
+                    self._tell(error)
+                    if isinstance(error, apsw.IOError):
+                        self._distrust_writer()
             else:
                 self._call_thread()
         return int(apsw.SQLITE_OK)
@@ -58,9 +77,8 @@ class Upkeep:
         started = time.perf_counter()
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:  # the commit itself stands
-            self._tell(error)
-        self._quick = time.perf_counter() - started < _QUICK_SECONDS
+        finally:
+            self._quick = time.perf_counter() - started < _QUICK_SECONDS
 
     def _tell(self, error: Exception) -> None:
         if isinstance(error, apsw.BusyError):
@@ -88,6 +106,9 @@ class Upkeep:
                 self._pass(connection)
             except (apsw.Error, PerdureError) as error:
                 self._tell(error)
+                if connection is not None and isinstance(error, apsw.IOError):
+                    abandon(connection)
+                    connection = None
         if connection is not None:
             connection.close()
 

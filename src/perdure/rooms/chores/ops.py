@@ -7,6 +7,9 @@ import msgspec
 from perdure.grammar import Steps, execute, fetch_all, op
 from perdure.values.clock import Micros, to_datetime
 
+_HORIZON = 86_400_000_000
+"""No chore is planned further ahead than a day."""
+
 
 class ChoreState(msgspec.Struct, frozen=True):
     """A chore: when it last ran and how it went, when it is due, whether it is overdue."""
@@ -23,7 +26,9 @@ class ChoreState(msgspec.Struct, frozen=True):
 def lease(name: str, owner: str, now: Micros, seconds: int) -> Steps[bool]:
     """Whether the chore is due and was given to ``owner``, for at most that many seconds."""
     yield from execute("chores.plan", name=name, now=now)
-    taken = yield from execute("chores.lease", name=name, owner=owner, now=now, lease_until=now + seconds * 1_000_000)
+    taken = yield from execute(
+        "chores.lease", name=name, owner=owner, now=now, lease_until=now + seconds * 1_000_000, horizon=now + _HORIZON
+    )
     return bool(taken)
 
 

@@ -19,11 +19,13 @@ from perdure.grammar import (
     execute_many,
     fetch_all,
     fetch_one,
+    fetch_value,
     note,
     op,
     together,
 )  # fmt: skip
 from perdure.rooms.conversations.draft import MessageRole
+from perdure.rooms.conversations.flush import Saying, Slot
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.rooms.conversations.values import (
     Message,
@@ -285,7 +287,14 @@ def page(
 def get(message_id: str) -> Steps[Message | None]:
     """One message by its id, as its own conversation shows it."""
     row = yield from fetch_one("conversations.message", id=message_id)
-    return None if row is None else message_of(row, row[17])
+    return None if row is None else message_of(row, (yield from _home(row)))
+
+
+def _home(row: Row) -> Steps[str]:
+    """The id of a message's conversation; when that is deleted, of the oldest fork that shows it."""
+    if row[20]:
+        return row[17]
+    return (yield from fetch_value("conversations.reader_of", conversation=row[1], seq=row[2]))
 
 
 @op(reads=True)
@@ -293,13 +302,6 @@ def history(message_id: str) -> Steps[list[MessageVersion]]:
     """What a message said before, oldest first."""
     rows = yield from fetch_all("conversations.history", id=message_id)
     return [version_of(row) for row in rows]
-
-
-@op(reads=True)
-def taken(message_ids: list[str]) -> Steps[set[str]]:
-    """Which of these message ids exist."""
-    rows = yield from fetch_all("conversations.ids_taken", ids=message_ids)
-    return {row[0] for row in rows}
 
 
 # -- changing --------------------------------------------------------------------------------------------------------------
@@ -318,17 +320,18 @@ def edit(
             f"message {message_id!r} has version {row[16]}, not {expected_version}", field="expected_version",
             hint="read it again and repeat the change",
         )  # fmt: skip
-    new = change(message_of(row, row[17]))
+    home = yield from _home(row)
+    new = change(message_of(row, home))
     yield from execute("conversations.keep_version", ord=row[0], verb="edit", now=now)
     yield from execute(
         "conversations.rewrite", ord=row[0], name=new.name, body=new.body, form=new.form, metadata=new.metadata,
         **usage_params(new.usage),
     )  # fmt: skip
     yield from _correct(row, new.usage, 0, now)
-    yield from note("message", "edit", message_id, row[17], now)
+    yield from note("message", "edit", message_id, home, now)
     changed = yield from fetch_one("conversations.message", id=message_id)
     assert changed is not None
-    return message_of(changed, changed[17])
+    return message_of(changed, home)
 
 
 def _correct(row: Row, new: TokenUsage | None, messages: int, now: Micros) -> Steps[None]:
@@ -358,7 +361,7 @@ def delete(message_id: str, now: Micros) -> Steps[int]:
     yield from execute("conversations.keep_version", ord=row[0], verb="delete", now=now)
     yield from execute("conversations.blank", ord=row[0], state=1, id=message_id)
     yield from _correct(row, None, -1, now)
-    yield from note("message", "delete", message_id, row[17], now)
+    yield from note("message", "delete", message_id, (yield from _home(row)), now)
     return row[0]
 
 
@@ -374,18 +377,26 @@ def erase(message_id: str, now: Micros, pseudonym: str) -> Steps[int]:
     yield from execute("conversations.forget_versions", ord=found[0])
     yield from execute("conversations.blank", ord=found[0], state=2, id=pseudonym)
     yield from execute("changes.forget_object", object=message_id, kind="message", pseudonym=pseudonym)
-    yield from note("message", "erase", pseudonym, found[4], now)
+    home = found[4]
+    if not found[5]:
+        home = yield from fetch_value("conversations.reader_of", conversation=found[1], seq=found[2])
+    yield from note("message", "erase", pseudonym, home, now)
     return found[0]
 
 
 # -- flushing --------------------------------------------------------------------------------------------------------------
 
 
-@op(reads=True, long=True)
-def stored(conversation_id: str) -> Steps[list[tuple[str, str, str | None, str, int]]]:
-    """(id, role, name, body, form) of every living message, in order of seq."""
-    conversation = yield from fetch_one("conversations.by_id", id=conversation_id)
-    if conversation is None:
-        return []
-    rows = yield from read_messages(conversation, 1, conversation[8], limit=conversation[8])
-    return [(row[3], row[4], row[5], row[6], row[7]) for row in rows]
+def slots(conversation: Row) -> Steps[list[Slot]]:
+    """The place of every message that a conversation shows or once showed, in order of seq; erased ones left out."""
+    spans: list[tuple[int, int, int]] = [(conversation[0], conversation[15] + 1, conversation[8])]
+    if conversation[15]:
+        found = yield from fetch_all("conversations.segments", conversation=conversation[0])
+        spans = [(origin, low, high) for origin, low, high in found] + spans
+    said: dict[str, tuple[list[Saying], bool]] = {}
+    for origin, low, high in spans:
+        rows = yield from fetch_all("conversations.said", conversation=origin, low=low, high=high)
+        for _, message_id, current, *saying in rows:
+            sayings, _ = said.setdefault(message_id, ([], bool(current)))
+            sayings.append((saying[0], saying[1], saying[2], saying[3]))
+    return [Slot(message_id, tuple(sayings), living) for message_id, (sayings, living) in said.items()]

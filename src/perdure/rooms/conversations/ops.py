@@ -26,7 +26,6 @@ from perdure.rooms.conversations.values import (
     encode_metadata,
     message_of,
 )  # fmt: skip
-from perdure.values import limits
 from perdure.values.clock import Micros, to_datetime
 from perdure.values.errors import Conflict, Invalid, NotFound
 
@@ -68,7 +67,7 @@ def create(new: NewConversation, now: Micros) -> Steps[Conversation]:
 
 def insert(
     new: NewConversation, now: Micros, *, next_seq: int = 1, inherits: int = 0, sums: Sums | None = None,
-    verb: str = "create",
+    active_at: Micros | None = None, verb: str = "create",
 ) -> Steps[bool]:  # fmt: skip
     """Whether the row was inserted (false: the id is taken); its labels and its entry with it."""
     sums = sums or Sums()
@@ -76,7 +75,7 @@ def insert(
     inserted = yield from execute(
         "conversations.create", id=new.id, agent_id=new.agent_id, user_id=new.user_id,
         title=None if title is None else title.casefold(), metadata=encode_metadata(new.metadata),
-        created_at=new.created_at, now=now, next_seq=next_seq, message_count=sums.messages,
+        created_at=new.created_at, now=now, active_at=new.created_at if active_at is None else active_at, next_seq=next_seq, message_count=sums.messages,
         input_tokens=sums.input_tokens, output_tokens=sums.output_tokens, total_tokens=sums.total_tokens,
         cost=sums.cost, inherits=inherits,
     )  # fmt: skip
@@ -169,22 +168,30 @@ def fork(
     source_id: str, at_seq: int, new_id: str, metadata: ConversationMetadata | None, now: Micros
 ) -> Steps[Conversation]:
     """A conversation that shares the first messages of another, up to and with ``at_seq``; no message is copied."""
-    source = yield from locked(source_id)
+    source = yield from locked_with_sources(source_id)
     if not 0 <= at_seq < source[8]:
         raise Invalid(f"at_seq must be from 0 to {source[8] - 1}, not {at_seq}", field="at_seq", limit=source[8] - 1)
+    known = conversation_of(source)
+    new = NewConversation(
+        new_id, known.agent_id, known.user_id, known.metadata if metadata is None else metadata, now
+    )
+    return (yield from share(source, at_seq, new, now))
+
+
+def share(source: Row, at_seq: int, new: NewConversation, now: Micros) -> Steps[Conversation]:
+    """A new conversation that shows the messages of one that is held, up to and with a seq."""
     segments = [
         (origin, low, min(high, at_seq))
-        for origin, low, high in (yield from _segments(source))
+        for origin, low, high in (yield from segments_of(source))
         if low <= at_seq
     ]  # fmt: skip
     sums, latest = yield from _segment_sums(segments)
-    known = conversation_of(source)
-    new = NewConversation(
-        new_id, known.agent_id, known.user_id, known.metadata if metadata is None else metadata, latest or now
+    inserted = yield from insert(
+        new, now, next_seq=at_seq + 1, inherits=at_seq, sums=sums, active_at=latest, verb="fork"
     )
-    if not (yield from insert(new, now, next_seq=at_seq + 1, inherits=at_seq, sums=sums, verb="fork")):
-        raise Conflict(f"there is a conversation {new_id!r} already", field="new_id")
-    row = yield from fetch_one("conversations.by_id", id=new_id)
+    if not inserted:
+        raise Conflict(f"there is a conversation {new.id!r} already", field="new_id")
+    row = yield from fetch_one("conversations.by_id", id=new.id)
     assert row is not None
     rows: list[Params] = [
         {"conversation": row[0], "source": origin, "low_seq": low, "high_seq": high} for origin, low, high in segments
@@ -193,7 +200,16 @@ def fork(
     return conversation_of(row)
 
 
-def _segments(row: Row) -> Steps[list[tuple[int, int, int]]]:
+def locked_with_sources(conversation_id: str) -> Steps[Row]:
+    """A conversation's row, held together with the conversations that it reads from; ``NotFound`` when there is none."""
+    row = yield from fetch_one("conversations.by_id", id=conversation_id)
+    if row is not None and row[15]:
+        segments = yield from segments_of(row)
+        yield from fetch_all("conversations.hold", conversations=sorted(origin for origin, _, _ in segments))
+    return (yield from locked(conversation_id))
+
+
+def segments_of(row: Row) -> Steps[list[tuple[int, int, int]]]:
     """Whose rows a conversation reads: (owner, lowest seq, highest seq), its own last."""
     inherited: list[tuple[int, int, int]] = []
     if row[15]:
@@ -231,7 +247,8 @@ def delete(conversation_id: str, now: Micros, *, erase: bool, pseudonym: str) ->
 
     Messages that a fork shares stay for the fork when deleting; erasing takes them from the forks too.
     """
-    row = yield from locked(conversation_id)
+    row = yield from locked_with_sources(conversation_id)
+    sources = [origin for origin, _, _ in (yield from segments_of(row))[:-1]]
     gone: list[int] = []
     if erase:
         yield from _take_from_forks(row[0], now)
@@ -242,7 +259,8 @@ def delete(conversation_id: str, now: Micros, *, erase: bool, pseudonym: str) ->
         yield from execute("conversations.retire", conversation=row[0], id=pseudonym, now=now)
     else:
         yield from execute("conversations.drop", conversation=row[0])
-    gone += yield from _drop_orphans()
+        for source in sorted(sources, reverse=True):  # a source may be kept only for a later one
+            gone += yield from _release(source)
     if erase:
         yield from execute("changes.forget_object", object=conversation_id, kind="conversation", pseudonym=pseudonym)
     yield from note("conversation", "erase" if erase else "delete", pseudonym if erase else conversation_id, None, now)
@@ -275,12 +293,14 @@ def _take_from_forks(conversation: int, now: Micros) -> Steps[None]:
     yield from execute("conversations.drop_segments", conversation=conversation)
 
 
-def _drop_orphans() -> Steps[list[int]]:
-    """Deleted conversations that stayed for forks which are gone now go too."""
-    gone: list[int] = []
-    orphans = yield from fetch_all("conversations.orphans")
-    for conversation, user_id, agent_id in orphans:
-        gone += yield from _drop_messages(conversation, user_id, agent_id, above=0)
+def _release(conversation: int) -> Steps[list[int]]:
+    """A deleted conversation that stayed for its forks loses what none of them reads any longer, or goes for good."""
+    retired = yield from fetch_one("conversations.retired", conversation=conversation)
+    if retired is None:
+        return []
+    shared = yield from fetch_value("conversations.shared_up_to", conversation=conversation)
+    gone = yield from _drop_messages(conversation, retired[0], retired[1], above=shared or 0)
+    if not shared:
         yield from execute("conversations.drop", conversation=conversation)
     return gone
 
@@ -313,17 +333,6 @@ def counts() -> Steps[Row]:
     row = yield from fetch_one("conversations.counts")
     assert row is not None
     return row
-
-
-@op(reads=True, long=True)
-def ids(user_id: str | None, agent_id: str | None, after_id: str) -> Steps[list[str]]:
-    """The next ids in order, at most a page of them."""
-    given = {"user_id": user_id, "agent_id": agent_id}
-    params: Params = {name: value for name, value in given.items() if value is not None}
-    rows = yield from fetch_all(
-        "conversations.ids", flags=frozenset(params), after_id=after_id, limit=limits.PAGE, **params
-    )
-    return [row[0] for row in rows]
 
 
 @op(reads=True, long=True)

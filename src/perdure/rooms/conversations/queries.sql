@@ -1,4 +1,5 @@
--- Conversations, their messages, labels, forks and token totals.
+-- Conversations, their messages, labels, forks and token totals. `+tenant` keeps SQLite from walking an index of the
+-- tenant where the rows' numbers are given.
 
 -- macro: conversation
 c.ord, c.id, c.agent_id, c.user_id, c.metadata, c.created_at, c.updated_at, c.active_at, c.next_seq, c.message_count,
@@ -14,7 +15,7 @@ insert into conversations
   (tenant, id, agent_id, user_id, title, metadata, created_at, updated_at, active_at, next_seq, message_count,
    input_tokens, output_tokens, total_tokens, cost, inherits)
 values
-  (:tenant, :id, :agent_id, :user_id, :title, :metadata, :created_at, :now, :created_at, :next_seq, :message_count,
+  (:tenant, :id, :agent_id, :user_id, :title, :metadata, :created_at, :now, :active_at, :next_seq, :message_count,
    :input_tokens, :output_tokens, :total_tokens, :cost, :inherits)
 on conflict (tenant, id) do nothing;
 
@@ -108,10 +109,17 @@ set message_count = message_count + :messages,
     total_tokens = total_tokens + :total_tokens,
     cost = cost + :cost,
     updated_at = :now
-where tenant = :tenant
-  and (ord = :conversation or ord in (
+where tenant = :tenant and ord in (   --if postgres
+where +tenant = :tenant and ord in (  --if sqlite
+  select k.ord from conversations k
+  where k.tenant = :tenant and k.ord in (   --if postgres
+  where +k.tenant = :tenant and k.ord in (  --if sqlite
+    select cast(:conversation as bigint)
+    union all
     select f.conversation from forks f
-    where f.tenant = :tenant and f.source = :conversation and f.low_seq <= :seq and f.high_seq >= :seq));
+    where f.tenant = :tenant and f.source = :conversation and f.low_seq <= :seq and f.high_seq >= :seq)
+  order by k.ord for update --if postgres
+);
 
 -- name: add_to_report
 -- does: Adds to (or takes from) one day's tokens of a user, an agent and a model.
@@ -179,19 +187,24 @@ limit :limit;
 
 -- name: message
 -- does: One message by its id; with `locked`, nobody else changes it before this transaction ends.
-select {message}, c.id, c.user_id, c.agent_id
-from messages m join conversations c on c.tenant = m.tenant and c.ord = m.conversation
+-- Its conversation is held too, and first: a fork that is made meanwhile must not miss the change.
+select {message}, c.id, c.user_id, c.agent_id, c.live
+from conversations c join messages m on m.tenant = c.tenant and m.conversation = c.ord
 where m.tenant = :tenant and m.id = :id and m.state = 0
-for update of m --if locked postgres
+for update --if locked postgres
 ;
 
--- name: ids_taken
--- does: Which of these message ids exist already.
-select id from messages
-where tenant = :tenant
-  and id in (select value from json_each(:ids))   --if sqlite
-  and id = any(:ids)                              --if postgres
-;
+-- name: said
+-- does: What the messages of a conversation's own rows between two seqs say, and what edited or deleted ones said.
+-- scan: a flush compares a history with the whole conversation
+select m.seq, m.id, 1, m.role, m.name, m.body, m.form
+from messages m
+where m.tenant = :tenant and m.conversation = :conversation and m.state = 0 and m.seq >= :low and m.seq <= :high
+union all
+select m.seq, m.id, 0, v.role, v.name, v.body, v.form
+from messages m join message_versions v on v.tenant = m.tenant and v.message = m.ord
+where m.tenant = :tenant and m.conversation = :conversation and m.state < 2 and m.seq >= :low and m.seq <= :high
+order by 1, 3 desc;
 
 -- name: keep_version
 -- does: Puts what a message says now into its trail.
@@ -227,10 +240,10 @@ order by v.version;
 
 -- name: any_message
 -- does: The row number, place and state of a message, deleted ones included.
-select m.ord, m.conversation, m.seq, m.state, c.id
-from messages m join conversations c on c.tenant = m.tenant and c.ord = m.conversation
+select m.ord, m.conversation, m.seq, m.state, c.id, c.live
+from conversations c join messages m on m.tenant = c.tenant and m.conversation = c.ord
 where m.tenant = :tenant and m.id = :id and m.state < 2
-for update of m --if postgres
+for update --if postgres
 ;
 
 -- name: forget_versions
@@ -316,11 +329,25 @@ update conversations
 set live = 0, id = :id, title = null, metadata = '{}', updated_at = :now
 where tenant = :tenant and ord = :conversation;
 
--- name: orphans
--- does: Deleted conversations that no fork reads any longer.
-select c.ord, c.user_id, c.agent_id from conversations c
-where c.tenant = :tenant and c.live = 0
-  and not exists (select 1 from forks f where f.tenant = :tenant and f.source = c.ord);
+-- name: hold
+-- does: Holds some conversations until this transaction ends, lowest first, so that two holders cannot deadlock.
+select ord from conversations
+where +tenant = :tenant and ord in (select value from json_each(:conversations))  --if sqlite
+where tenant = :tenant and ord = any(:conversations)                              --if postgres
+order by ord
+for update --if postgres
+;
+
+-- name: retired
+-- does: The user and agent of a conversation that is deleted but kept for its forks.
+select user_id, agent_id from conversations where tenant = :tenant and ord = :conversation and live = 0;
+
+-- name: reader_of
+-- does: The oldest conversation that reads a deleted conversation's message at a seq.
+select c.id from forks f join conversations c on c.tenant = f.tenant and c.ord = f.conversation
+where f.tenant = :tenant and f.source = :conversation and f.low_seq <= :seq and f.high_seq >= :seq and c.live = 1
+order by c.ord
+limit 1;
 
 -- name: counts
 -- does: How many conversations, messages and tokens there are.
@@ -330,14 +357,51 @@ select count(*), coalesce(cast(sum(message_count) as bigint), 0), coalesce(cast(
 from conversations
 where tenant = :tenant and live = 1;
 
--- name: ids
--- does: The ids of a user's, agent's or tenant's conversations in order of id, from one on.
-select c.id from conversations c
-where c.tenant = :tenant and c.live = 1 and c.id > :after_id
+-- name: leaving
+-- does: Conversations in the order in which they were made, so that a fork follows what it shares, from one on.
+-- scan: an export reads every conversation of a tenant, a user or an agent
+select {conversation} from conversations c
+where +c.tenant = :tenant    --if whole sqlite
+where c.tenant = :tenant     --if whole postgres
+where c.tenant = :tenant     --if part
+  and c.live = 1 and c.ord > :after and c.ord <= :newest
   and c.user_id = :user_id     --if user_id
   and c.agent_id = :agent_id   --if agent_id
-order by c.id
+order by c.ord
 limit :limit;
+
+-- name: newest
+-- does: The row number of the conversation that was made last.
+-- scan: once an export
+select coalesce(max(ord), 0) from conversations where tenant = :tenant;
+
+-- name: shown_by
+-- does: Which older conversation shows most of a source's messages up to a seq, and up to which it does.
+select c.id, s.high
+from (
+  select k.ord as ord, cast(:high as bigint) as high from conversations k
+  where +k.tenant = :tenant and k.ord = :source   --if sqlite
+  where k.tenant = :tenant and k.ord = :source    --if postgres
+  union all
+  select f.conversation, case when f.high_seq < :high then f.high_seq else cast(:high as bigint) end from forks f
+  where f.tenant = :tenant and f.source = :source and f.conversation < :before) s
+join conversations c on c.ord = s.ord
+where +c.tenant = :tenant and c.live = 1   --if sqlite
+where c.tenant = :tenant and c.live = 1    --if postgres
+order by s.high desc, c.ord
+limit 1;
+
+-- name: ids_shown
+-- does: Which of these message ids exist, and whether a conversation shows (or showed) them.
+select m.id, (m.conversation = :conversation or exists (
+  select 1 from forks f
+  where f.tenant = :tenant and f.conversation = :conversation and f.source = m.conversation
+    and f.low_seq <= m.seq and f.high_seq >= m.seq))
+from messages m
+where m.tenant = :tenant
+  and m.id in (select value from json_each(:ids))   --if sqlite
+  and m.id = any(:ids)                              --if postgres
+;
 
 -- name: broken_totals
 -- does: Conversations whose totals are not the sum of their messages, or whose seqs have gaps (for doctor).

@@ -4,6 +4,7 @@ Counts are exact integers. Money is an integer of nano-units (10^-9 of the curre
 number of messages are exact; people read it as a ``Decimal`` in whole units.
 """
 
+from copy import copy
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -79,7 +80,7 @@ class TokenUsage(msgspec.Struct, frozen=True):
         input_tokens: int, output_tokens: int, total_tokens: int, model: str | None, nanos: int | None
     ) -> "TokenUsage":
         """What was stored, without checking it again; sums of many messages may be above the limits of one."""
-        usage = _EMPTY.__copy__()  # a copy skips __post_init__
+        usage = copy(_EMPTY)  # a copy skips __post_init__
         force_setattr(usage, "input_tokens", input_tokens)
         force_setattr(usage, "output_tokens", output_tokens)
         force_setattr(usage, "total_tokens", total_tokens)

@@ -1,9 +1,9 @@
 """The newest turns that fit into a number of tokens. Pure."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from perdure.rooms.conversations.content import tool_calls, tool_results
-from perdure.rooms.conversations.draft import MessageRole
 from perdure.rooms.conversations.values import Message
 
 TokenCounter = Callable[[Message], int]
@@ -20,24 +20,27 @@ def estimate_tokens(message: Message) -> int:
     return _OVERHEAD + -(-len(message.text.encode()) // _CHARS)
 
 
-def turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """Messages in groups that must not be torn apart: a call with its results, anything else alone."""
-    groups: list[list[Message]] = []
-    open_calls: set[str] = set()
+def turns(messages: Sequence[Message]) -> list[Sequence[Message]]:
+    """Messages in groups that must not be torn apart: from a call to the last of its results, anything else alone."""
+    callers: dict[str, int] = {}
+    starts: list[int] = []
+    for place, message in enumerate(messages):
+        starts.append(place)
+        begin = min([place, *(callers[call] for call in tool_results(message.content) if call in callers)])
+        while starts[-1] > begin:
+            starts.pop()
+        callers.update(dict.fromkeys(tool_calls(message.content), place))
+    return [messages[start:end] for start, end in pairwise([*starts, len(messages)])]
+
+
+def strays(messages: Sequence[Message]) -> bool:
+    """Whether a result is among the messages whose call is not: it may stand further back."""
+    called: set[str] = set()
     for message in messages:
-        answers = set(tool_results(message.content))
-        if groups and (open_calls or answers & _calls(groups[-1])):
-            groups[-1].append(message)
-        else:
-            groups.append([message])
-        open_calls = (open_calls | set(tool_calls(message.content))) - answers
-        if open_calls and message.role is MessageRole.USER and not answers:
-            open_calls = set()  # the user went on: those calls will not be answered any more
-    return groups
-
-
-def _calls(group: Sequence[Message]) -> set[str]:
-    return {call for message in group for call in tool_calls(message.content)}
+        if not called.issuperset(tool_results(message.content)):
+            return True
+        called.update(tool_calls(message.content))
+    return False
 
 
 def fit(
@@ -45,7 +48,7 @@ def fit(
 ) -> list[Message]:
     """``keep`` and the newest whole groups of ``messages`` whose tokens together are at most ``max_tokens``."""
     left = max_tokens - sum(counter(message) for message in keep)
-    chosen: list[list[Message]] = []
+    chosen: list[Sequence[Message]] = []
     for group in reversed(turns(messages)):
         cost = sum(counter(message) for message in group)
         if cost > left:

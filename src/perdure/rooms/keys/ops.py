@@ -33,24 +33,23 @@ def once(
     ``name`` gives the ids of what was created, which are kept; ``replay`` reads the answer again by them.
     """
     kept = yield from fetch_one("keys.answered", verb=verb, key=key, now=now)
-    if kept is not None:
-        if not kept[0]:
-            raise Conflict(f"what idempotency_key {key!r} created has been erased since", field="idempotency_key")
-        if kept[0] != content:
-            raise Conflict(f"idempotency_key {key!r} was used for other content", field="idempotency_key")
-        again = yield from replay(_decode(kept[1]))
-        if again is None:
-            raise Conflict(
-                f"what idempotency_key {key!r} created has been deleted since", field="idempotency_key"
-            )  # fmt: skip
-        return again
-    answer = yield from recipe
-    stored = yield from execute(
-        "keys.remember", verb=verb, key=key, digest=content, answer=_encode(name(answer)).decode(), expires_at=now + _LIFE, now=now
-    )
-    if not stored:  # another writer used the key since it was looked up; this attempt is taken back
-        raise StartOver(f"idempotency_key {key!r} is being used by another call at this moment", retry_after=0.05)
-    return answer
+    if kept is None:
+        # Taken before anything is created: whoever uses the key at this moment waits here until it is known how it ended.
+        if (yield from execute("keys.take", verb=verb, key=key, digest=content, expires_at=now + _LIFE, now=now)):
+            answer = yield from recipe
+            yield from execute("keys.remember", verb=verb, key=key, answer=_encode(name(answer)).decode())
+            return answer
+        kept = yield from fetch_one("keys.answered", verb=verb, key=key, now=now)
+        if kept is None:
+            raise StartOver(f"idempotency_key {key!r} is being used by another call at this moment", retry_after=0.05)
+    if not kept[0]:
+        raise Conflict(f"what idempotency_key {key!r} created has been erased since", field="idempotency_key")
+    if kept[0] != content:
+        raise Conflict(f"idempotency_key {key!r} was used for other content", field="idempotency_key")
+    again = yield from replay(_decode(kept[1]))
+    if again is None:
+        raise Conflict(f"what idempotency_key {key!r} created has been deleted since", field="idempotency_key")
+    return again
 
 
 @op

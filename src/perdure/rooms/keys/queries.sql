@@ -5,13 +5,17 @@
 select digest, answer from idempotency
 where tenant = :tenant and verb = :verb and key = :key and expires_at > :now;
 
--- name: remember
--- does: Keeps the answer to a key; an expired one is overwritten, a living one is left (0 rows touched).
+-- name: take
+-- does: Takes a key for some content; an expired one is overwritten, a living one is left (0 rows touched).
 insert into idempotency (tenant, verb, key, digest, answer, expires_at)
-values (:tenant, :verb, :key, :digest, :answer, :expires_at)
+values (:tenant, :verb, :key, :digest, '[]', :expires_at)
 on conflict (tenant, verb, key) do update
 set digest = excluded.digest, answer = excluded.answer, expires_at = excluded.expires_at
 where idempotency.expires_at <= :now;
+
+-- name: remember
+-- does: Keeps the answer to a key that was taken.
+update idempotency set answer = :answer where tenant = :tenant and verb = :verb and key = :key;
 
 -- name: forget
 -- does: Keys that created something erased stay used, but no longer tell what it was.

@@ -1,4 +1,5 @@
 -- The text index over messages: an inverted index of our own, so that both engines find and rank the same.
+-- `+tenant` keeps SQLite from walking an index of the tenant where the rows' numbers are given.
 
 -- name: hold
 -- does: The feed's cursor that the index has absorbed; held, so that one absorbs or removes at a time.
@@ -32,7 +33,7 @@ order by c.position
 limit :limit;
 
 -- name: news
--- does: Messages added or edited after a cursor; the third column: can no open transaction precede the entry any more?
+-- does: Messages added or edited after a cursor; the third column: no open transaction can precede it.
 -- only: postgres
 select c.position, c.tx,
   case when c.tx < cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint) then 1 else 0 end,
@@ -47,7 +48,8 @@ limit :limit;
 -- name: documents
 -- does: What the index holds of some documents.
 select doc, scope, version, length, terms from text_documents
-where tenant = :tenant
+where +tenant = :tenant  --if sqlite
+where tenant = :tenant   --if postgres
   and doc in (select value from json_each(:docs)) --if sqlite
   and doc = any(:docs)                            --if postgres
 order by doc;
@@ -73,7 +75,8 @@ values (:doc, :tenant, :scope, :conversation, :version, :length, :terms);
 -- name: drop_documents
 -- does: Removes documents.
 delete from text_documents
-where tenant = :tenant
+where +tenant = :tenant  --if sqlite
+where tenant = :tenant   --if postgres
   and doc in (select value from json_each(:docs)) --if sqlite
   and doc = any(:docs)                            --if postgres
 ;
@@ -112,10 +115,10 @@ where tenant = :tenant and documents = 0
 -- name: drop_empty_terms
 -- does: Forgets terms that are in no document any longer, so that an erased word leaves no trace.
 -- only: postgres
-delete from text_terms
-where tenant = :tenant and documents = 0
-  and (scope, term) in (
-    select cast(r ->> 0 as bigint), r ->> 1 from json_array_elements(cast(:counts as json)) r);
+with r as materialized (
+  select cast(e ->> 0 as bigint) as scope, e ->> 1 as term from json_array_elements(cast(:counts as json)) e)
+delete from text_terms t using r
+where t.tenant = :tenant and t.scope = r.scope and t.term = r.term and t.documents = 0;
 
 -- name: count_documents
 -- does: Adds to a scope's number and length of documents.
@@ -160,7 +163,8 @@ limit :limit;
 select m.ord, m.conversation, m.seq, m.id, m.role, m.name, m.body, m.form, m.metadata, m.input_tokens, m.output_tokens,
   m.total_tokens, m.model, m.cost, m.parent_id, m.created_at, m.version, c.id, c.live
 from messages m join conversations c on c.tenant = m.tenant and c.ord = m.conversation
-where m.tenant = :tenant and m.state = 0
+where +m.tenant = :tenant and m.state = 0  --if sqlite
+where m.tenant = :tenant and m.state = 0   --if postgres
   and m.ord in (select value from json_each(:docs)) --if sqlite
   and m.ord = any(:docs)                            --if postgres
 order by m.ord;
@@ -168,7 +172,8 @@ order by m.ord;
 -- name: first_by_id
 -- does: Of some documents the living messages with the lowest ids, to choose among equals.
 select ord from messages
-where tenant = :tenant and state = 0
+where +tenant = :tenant and state = 0  --if sqlite
+where tenant = :tenant and state = 0   --if postgres
   and ord in (select value from json_each(:docs)) --if sqlite
   and ord = any(:docs)                            --if postgres
 order by id

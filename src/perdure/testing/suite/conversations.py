@@ -4,10 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
 from perdure import (
-    Busy,
     Conflict,
     ConversationMetadata,
     Draft,
@@ -15,7 +12,7 @@ from perdure import (
     NotFound,
     OverLimit,
     TokenUsage,
-)  # fmt: skip
+)
 from perdure.testing.drivers import Opener
 from perdure.testing.suite.tools import (
     TABLES,
@@ -28,12 +25,12 @@ from perdure.testing.suite.tools import (
     texts,
     together,
     traces,
-)  # fmt: skip
+)
 
 KNOWN = "title, tags, context, participants, settings"
 
 
-# -- creating ------------------------------------------------------------------------------------------------------------
+# -- creating ----------------------------------------------------------------------------------------------------------
 
 
 async def test_what_creating_answers_is_what_reading_gives(opener: Opener) -> None:
@@ -94,7 +91,7 @@ async def test_a_conversation_may_be_imported_with_its_time(opener: Opener) -> N
             assert error.field == "created_at"
 
 
-# -- metadata ------------------------------------------------------------------------------------------------------------
+# -- metadata ----------------------------------------------------------------------------------------------------------
 
 
 async def test_metadata_comes_back_as_it_was(opener: Opener) -> None:
@@ -115,7 +112,9 @@ async def test_metadata_comes_back_as_it_was(opener: Opener) -> None:
 
 async def test_naive_times_in_metadata_are_utc(opener: Opener) -> None:
     async with opener() as store:
-        made = await store.create_conversation("helper", "ann", {"context": {"at": datetime(2026, 3, 1, 12)}})
+        made = await store.create_conversation(
+            "helper", "ann", {"context": {"at": datetime.fromisoformat("2026-03-01T12:00")}}
+        )
         at = (await store.get_conversation(made.id)).metadata.context["at"]
         assert (at, at.tzinfo) == (datetime(2026, 3, 1, 12, tzinfo=UTC), UTC)
 
@@ -182,7 +181,7 @@ async def test_labels_are_kept_once_each(opener: Opener) -> None:
         assert (await store.create_conversation("helper", "ann", {"tags": {"z", "y"}})).metadata.tags == ("y", "z")
 
 
-# -- reading and updating ----------------------------------------------------------------------------------------------------
+# -- reading and updating ----------------------------------------------------------------------------------------------
 
 
 async def test_what_is_absent_is_none_to_read_and_not_found_to_change(opener: Opener) -> None:
@@ -190,9 +189,12 @@ async def test_what_is_absent_is_none_to_read_and_not_found_to_change(opener: Op
         assert await store.get_conversation("nowhere") is None
         assert await store.get_conversation("nowhere", include_messages=True) is None
         for call in (
-            store.update_conversation("nowhere", {}), store.delete_conversation("nowhere"),
-            store.erase_conversation("nowhere"), store.fork_conversation("nowhere", 0), store.flush("nowhere", [Draft("user", "x")]),
-        ):  # fmt: skip
+            store.update_conversation("nowhere", {}),
+            store.delete_conversation("nowhere"),
+            store.erase_conversation("nowhere"),
+            store.fork_conversation("nowhere", 0),
+            store.flush("nowhere", [Draft("user", "x")]),
+        ):
             assert (await refusal(NotFound, call)).details["field"] == "conversation_id"
         for call in (store.get_conversation(" "), store.update_conversation("", {}), store.delete_conversation("")):
             assert (await refusal(Invalid, call)).field == "id"
@@ -252,19 +254,29 @@ async def test_an_update_of_a_stale_version_is_a_conflict(opener: Opener) -> Non
             assert error.field == "expected_version"
 
 
-# -- deleting and erasing ----------------------------------------------------------------------------------------------------
+# -- deleting and erasing ----------------------------------------------------------------------------------------------
 
 
 async def full_conversation(store: Any, own: str, word: str) -> None:
     """A conversation that leaves rows in every table, all of them holding a word."""
     await store.create_conversation(
-        f"helper-{word}", f"ann-{word}", {"title": word, "tags": [word], "participants": [word], "context": {word: word}},
-        id=own, idempotency_key="create",
-    )  # fmt: skip
+        f"helper-{word}",
+        f"ann-{word}",
+        {"title": word, "tags": [word], "participants": [word], "context": {word: word}},
+        id=own,
+        idempotency_key="create",
+    )
     usage = TokenUsage(3, 4, model=word, cost="0.5")
     for n in range(3):
         await store.add_message(
-            own, "user", f"{word} {n}", name=word, metadata={word: n}, token_usage=usage, id=f"{word}-{n}", idempotency_key=str(n)
+            own,
+            "user",
+            f"{word} {n}",
+            name=word,
+            metadata={word: n},
+            token_usage=usage,
+            id=f"{word}-{n}",
+            idempotency_key=str(n),
         )
     await store.edit_message(f"{word}-0", f"{word} edited")
     await store.delete_message(f"{word}-1")
@@ -285,10 +297,14 @@ async def test_a_deleted_conversation_leaves_every_answer(opener: Opener) -> Non
         assert [found.id for found in await store.query_conversations()] == [kept.id]
         assert await store.token_report("model") == []
         for call in (
-            store.delete_conversation("gone"), store.update_conversation("gone", {}), store.add_message("gone", "user", "x"),
-            store.edit_message("wombat-0", "x"), store.erase_message("wombat-2"), store.fork_conversation("gone", 0),
+            store.delete_conversation("gone"),
+            store.update_conversation("gone", {}),
+            store.add_message("gone", "user", "x"),
+            store.edit_message("wombat-0", "x"),
+            store.erase_message("wombat-2"),
+            store.fork_conversation("gone", 0),
             store.erase_conversation("gone"),
-        ):  # fmt: skip
+        ):
             await refusal(NotFound, call)
         counts = [
             await row_count(store, table)
@@ -326,131 +342,3 @@ async def test_an_erased_conversation_leaves_no_trace(opener: Opener) -> None:
         assert await row_count(store, "messages") == 1
         erased = [change async for change in store.all_changes(kinds=["conversation"]) if change.verb == "erase"]
         assert [(change.actor, change.object_id.startswith("erased:")) for change in erased] == [("admin", True)]
-
-
-# -- ensuring --------------------------------------------------------------------------------------------------------------
-
-
-async def test_ensuring_writes_nothing(opener: Opener) -> None:
-    async with opener() as store:
-        await store.search_messages("warm up")
-        before = await everything(store)
-        await store.ensure_conversation("later", "helper", "ann", {"tags": ["t"]})
-        await store.ensure_conversation("later", "helper", "ann")
-        assert await store.get_conversation("later") is None
-        assert await store.get_messages("later") == []
-        assert await store.query_conversations() == []
-        assert await store.context_window("later", 100) == []
-        assert await store.flush("later", []) == []
-        assert await store.add_messages("later", []) == []
-        assert await everything(store) == before
-        for wrong, field in ((("", "a", "u"), "id"), (("x", "", "u"), "agent_id"), (("x", "a", " "), "user_id")):
-            assert (await refusal(Invalid, store.ensure_conversation(*wrong))).field == field
-    async with opener() as store:
-        await refusal(NotFound, store.add_message("later", "user", "x"))  # ensured by a store that is gone
-
-
-async def test_the_first_message_creates_what_was_ensured(opener: Opener) -> None:
-    clock = TurnedClock()
-    async with opener(clock=clock) as store:
-        await store.ensure_conversation("one", "helper", "ann", {"tags": ["t"], "title": "T"})
-        await store.ensure_conversation("many", "helper", "bob")
-        clock.turn(hours=1)
-        first = await store.add_message("one", "user", "hello", token_usage={"input_tokens": 5})
-        assert (first.seq, (await store.add_message("one", "user", "more")).seq) == (1, 2)
-        assert [m.seq for m in await store.add_messages("many", [Draft("user", f"m{n}") for n in range(30)])] == list(
-            range(1, 31)
-        )
-        made = await store.get_conversation("one")
-        assert (made.user_id, made.metadata, made.message_count) == ("ann", ConversationMetadata("T", ("t",)), 2)
-        assert (made.created_at, made.last_message_at, made.token_usage) == (clock.now, clock.now, TokenUsage(5))
-        assert [found.id for found in await store.query_conversations(filters={"tags": ["t"]})] == ["one"]
-        assert [(c.kind, c.verb) async for c in store.all_changes()][:3] == [
-            ("conversation", "create"),
-            ("message", "add"),
-            ("message", "add"),
-        ]
-
-
-async def test_a_refused_first_message_creates_nothing(opener: Opener) -> None:
-    async with opener() as store:
-        other = await said(store, "x")
-        (taken,) = await store.get_messages(other.id)
-        await store.ensure_conversation("later", "helper", "ann")
-        await refusal(Invalid, store.add_message("later", "user", ""))
-        await refusal(Conflict, store.add_message("later", "user", "x", id=taken.id))
-        assert await store.get_conversation("later") is None
-        assert (await store.add_message("later", "user", "x")).seq == 1
-
-
-async def test_ensuring_joins_what_another_process_created(opener: Opener) -> None:
-    async with opener() as one, opener() as two:
-        for store, user in ((one, "ann"), (two, "bob")):
-            await store.ensure_conversation("shared", "helper", user, {"tags": [user]})
-        await two.add_message("shared", "user", "from two")
-        await one.add_message("shared", "user", "from one")
-        assert await texts(one, "shared") == ["from two", "from one"]
-        made = await one.get_conversation("shared")
-        assert (made.user_id, made.metadata.tags, made.message_count) == ("bob", ("bob",), 2)
-
-
-async def test_first_messages_at_the_same_moment_share_one_conversation(opener: Opener) -> None:
-    async with opener() as one, opener() as two:
-        for store in (one, two):
-            await store.ensure_conversation("shared", "helper", "ann", {"tags": ["t"]})
-        answers = await together(
-            opener,
-            *(
-                lambda store=store, n=n: store.add_message("shared", "user", f"m{n}")
-                for n in range(6)
-                for store in (one, two)
-            ),
-        )
-        assert sorted(message.seq for message in answers) == list(range(1, 13))
-        assert await row_count(one, "conversations") == 1
-        assert (await two.get_conversation("shared")).message_count == 12
-
-
-async def test_contention_at_the_first_message_disables_nothing(opener: Opener) -> None:
-    async with opener() as other, opener(busy_timeout="50ms", lock_timeout="50ms") as store:
-        await store.ensure_conversation("shared", "helper", "ann")
-        async with other.transaction() as t:
-            await t.create_conversation("helper", "ann", id="shared")
-            for call in (
-                store.add_message("shared", "user", "too early"),
-                store.flush("shared", [Draft("user", "too early")]),
-            ):
-                await refusal(Busy, call)
-        assert await texts(store, "shared") == []
-        assert (await store.add_message("shared", "user", "platypus")).seq == 1
-        assert [hit.message.text for hit in await store.search_messages("platypus")] == ["platypus"]
-        assert await texts(other, "shared") == ["platypus"]
-
-
-async def test_contention_that_ends_in_nothing_leaves_the_ensured_conversation(opener: Opener) -> None:
-    async with opener() as other, opener(busy_timeout="50ms", lock_timeout="50ms") as store:
-        await store.ensure_conversation("later", "helper", "ann")
-        with pytest.raises(ZeroDivisionError):
-            async with other.transaction() as t:
-                await t.create_conversation("helper", "bob", id="later")
-                await refusal(Busy, store.add_message("later", "user", "too early"))
-                raise ZeroDivisionError
-        await store.add_message("later", "user", "now")
-        assert (await store.get_conversation("later")).user_id == "ann"
-
-
-async def test_an_ensured_conversation_survives_a_transaction_taken_back(opener: Opener) -> None:
-    async with opener() as store:
-        await store.ensure_conversation("later", "helper", "ann")
-        for verb in ("add_message", "flush"):
-            with pytest.raises(ZeroDivisionError):
-                async with store.transaction() as t:
-                    if verb == "flush":
-                        await t.flush("later", [Draft("user", "lost")])
-                    else:
-                        await t.add_message("later", "user", "lost")
-                        await t.add_message("later", "user", "lost too")
-                    raise ZeroDivisionError
-            assert await store.get_conversation("later") is None
-        assert (await store.add_message("later", "user", "kept")).seq == 1
-        assert await texts(store, "later") == ["kept"]

@@ -1,7 +1,6 @@
-"""Messages: adding, reading in pages, editing, deleting, erasing, and the trail."""
+"""Messages: adding them one by one and many at once, what they may hold, their tokens, their seqs."""
 
 import itertools
-import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -10,39 +9,30 @@ from typing import Any
 from perdure import (
     Conflict,
     Draft,
-    FilePart,
     Invalid,
-    Message,
     MessageRole,
     NotFound,
-    OpaquePart,
     OverLimit,
-    ReasoningPart,
     TextPart,
     TokenUsage,
     ToolCallPart,
     ToolResultPart,
-)  # fmt: skip
+)
 from perdure.testing.drivers import Opener
-from perdure.testing.suite.tools import WILD, TurnedClock, everything, refusal, row_count, said, texts, together, traces
-
-ROLES = ("system", "user", "assistant", "tool", "developer")
-PARTS = (
-    TextPart("Look:", extra={"mine": {"n": 1, "deep": [None, 1.5, "x"]}}),
-    TextPart("I can't do that.", refusal=True),
-    FilePart(kind="image", uri="https://example.com/cat.png", detail="low"),
-    FilePart(kind="file", data="JVBERi0=", media_type="application/pdf", name="report.pdf"),
-    FilePart(kind="audio", file_id="file_1", provider="openai", text="hello"),
-    ToolCallPart("call_1", "look_up", '{"city": "Zürich",  "n": 1e0}'),
-    ToolCallPart("call_2", "shell", "ls -la", custom=True),
-    ToolResultPart("call_1", "14 °C"),
-    ToolResultPart("call_2", (TextPart("a"), FilePart(kind="image", uri="x:y")), is_error=True),
-    ReasoningPart("hmm", signature="c2ln", id="rs_1", summary=("one", "two"), provider="anthropic"),
-    OpaquePart("openai_responses", {"type": "shell_call", "call_id": "c", "n": [1, None]}),
+from perdure.testing.suite.tools import (
+    PARTS,
+    ROLES,
+    WILD,
+    TurnedClock,
+    everything,
+    refusal,
+    row_count,
+    said,
+    texts,
+    together,
 )
 
-
-# -- adding --------------------------------------------------------------------------------------------------------------
+# -- adding ------------------------------------------------------------------------------------------------------------
 
 
 async def test_what_adding_answers_is_what_reading_gives(opener: Opener) -> None:
@@ -117,9 +107,14 @@ async def test_created_at_is_for_importing(opener: Opener) -> None:
         made = await store.create_conversation("helper", "ann")
         aware = datetime(2020, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=2)))
         given = [
-            aware, datetime(2020, 1, 2, 3, 4, 5), "2020-01-02T03:04:05.678901+02:00", "2020-01-02T03:04:05Z",
-            "2020-01-02", datetime(1970, 1, 1, tzinfo=UTC), "9999-12-31T23:59:59.999999+00:00",
-        ]  # fmt: skip
+            aware,
+            datetime.fromisoformat("2020-01-02T03:04:05"),
+            "2020-01-02T03:04:05.678901+02:00",
+            "2020-01-02T03:04:05Z",
+            "2020-01-02",
+            datetime(1970, 1, 1, tzinfo=UTC),
+            "9999-12-31T23:59:59.999999+00:00",
+        ]
         for at in given:
             await store.add_message(made.id, "user", "x", created_at=at)
         utc = datetime(2020, 1, 2, 1, 4, 5, 678901, tzinfo=UTC)
@@ -138,9 +133,16 @@ async def test_impossible_times_are_refused(opener: Opener) -> None:
     async with opener() as store:
         made = await store.create_conversation("helper", "ann")
         for wrong in (
-            "1969-12-31T23:59:59.999999Z", datetime(1969, 1, 1), "yesterday", "", datetime(1, 1, 1, tzinfo=UTC),
-            "9999-12-31T23:59:59-05:00", True, 1.5, b"2020-01-01",
-        ):  # fmt: skip
+            "1969-12-31T23:59:59.999999Z",
+            datetime.fromisoformat("1969-01-01"),
+            "yesterday",
+            "",
+            datetime(1, 1, 1, tzinfo=UTC),
+            "9999-12-31T23:59:59-05:00",
+            True,
+            1.5,
+            b"2020-01-01",
+        ):
             assert (
                 await refusal(Invalid, store.add_message(made.id, "user", "x", created_at=wrong))
             ).field == "created_at"
@@ -185,7 +187,7 @@ async def test_metadata_comes_back_as_it_was(opener: Opener) -> None:
         await refusal(OverLimit, store.add_message(made.id, "user", "x", metadata={"big": "x" * (4 * 2**20)}))
 
 
-# -- what may be said ------------------------------------------------------------------------------------------------------
+# -- what may be said --------------------------------------------------------------------------------------------------
 
 
 async def test_parts_come_back_as_they_were(opener: Opener) -> None:
@@ -193,9 +195,13 @@ async def test_parts_come_back_as_they_were(opener: Opener) -> None:
         made = await store.create_conversation("helper", "ann")
         added = await store.add_message(made.id, "assistant", list(PARTS))
         as_dicts = await store.add_message(
-            made.id, "user",
-            [{"type": "text", "text": "hi"}, {"type": "tool_result", "tool_call_id": "c", "content": [{"type": "text", "text": "r"}]}],
-        )  # fmt: skip
+            made.id,
+            "user",
+            [
+                {"type": "text", "text": "hi"},
+                {"type": "tool_result", "tool_call_id": "c", "content": [{"type": "text", "text": "r"}]},
+            ],
+        )
         await store.add_messages(made.id, [Draft("tool", PARTS), {"role": "tool", "content": PARTS[:1]}])
         found = await store.get_messages(made.id)
         assert [message.content for message in found] == [
@@ -292,7 +298,7 @@ async def test_content_has_a_limit(opener: Opener) -> None:
         assert (await refusal(OverLimit, store.add_message(made.id, "user", "x", name="n" * 1025))).field == "name"
 
 
-# -- tokens ----------------------------------------------------------------------------------------------------------------
+# -- tokens ------------------------------------------------------------------------------------------------------------
 
 
 async def test_token_usage_follows_its_rules(opener: Opener) -> None:
@@ -343,7 +349,7 @@ async def test_totals_of_money_are_exact(opener: Opener) -> None:
         assert (total.input_tokens, total.output_tokens, total.total_tokens, total.cost) == (12, 24, 60, sum(costs))
 
 
-# -- many at once ------------------------------------------------------------------------------------------------------------
+# -- many at once ------------------------------------------------------------------------------------------------------
 
 
 async def test_many_messages_are_added_in_order(opener: Opener) -> None:
@@ -418,7 +424,7 @@ async def test_an_id_that_is_taken_changes_nothing(opener: Opener) -> None:
         assert (await store.add_message(made.id, "user", "x", id="free")).seq == 4
 
 
-# -- seq ---------------------------------------------------------------------------------------------------------------------
+# -- seq ---------------------------------------------------------------------------------------------------------------
 
 
 async def test_concurrent_writers_leave_no_gap_in_seq(opener: Opener) -> None:
@@ -460,250 +466,3 @@ async def test_seqs_of_what_is_gone_are_not_given_out_again(opener: Opener) -> N
         added = await store.add_message(made.id, "user", "four")
         assert added.seq == 4
         assert [message.seq for message in await store.get_messages(made.id)] == [2, 4]
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------------
-
-
-def paged(
-    living: list[Message], limit: int, before: int | None, after: int | None, last: int | None, roles: Any
-) -> tuple[list[Message], str | None]:
-    """What ``get_messages`` must answer, over a plain list."""
-    chosen = [
-        message for message in living
-        if (after is None or message.seq > after) and (before is None or message.seq < before)
-        and (roles is None or message.role in roles)
-    ]  # fmt: skip
-    size = limit if last is None else last
-    if size == 0:
-        return [], None
-    newest = last is not None or (before is not None and after is None)
-    page = chosen[-size:] if newest else chosen[:size]
-    if len(chosen) <= size:
-        return page, None
-    return page, str((page[0] if newest else page[-1]).seq)
-
-
-async def test_pages_are_those_of_a_plain_list(opener: Opener, seeded_random: random.Random) -> None:
-    async with opener() as store:
-        made = await store.create_conversation("helper", "ann")
-        await store.add_messages(made.id, [Draft(ROLES[n % 4], f"m{n}") for n in range(16)])
-        branch = await store.fork_conversation(made.id, 9)
-        await store.add_messages(branch.id, [Draft(ROLES[n % 3], f"b{n}") for n in range(6)])
-        for conversation in (made.id, branch.id):
-            everyone = await store.get_messages(conversation, limit=1_000)
-            await store.delete_message(everyone[4].id)
-            await store.erase_message(everyone[10].id)
-        for conversation in (made.id, branch.id):
-            living = list(await store.get_messages(conversation, limit=1_000))
-            assert len(living) == 12 if conversation == branch.id else 13
-            questions = list(itertools.product(
-                (0, 1, 3, 50), (None, 0, 1, 5, 10, 12, 99), (None, 0, 3, 9, 20), (None, 0, 1, 4, 1_000),
-                (None, ("user",), ("assistant", MessageRole.TOOL), ()),
-            ))  # fmt: skip
-            for limit, before, after, last, roles in seeded_random.sample(questions, 250):
-                page = await store.get_messages(conversation, limit, before, after, last, roles)
-                expected = paged(living, limit, before, after, last, roles)
-                assert (list(page), page.next_cursor) == expected, (limit, before, after, last, roles)
-
-
-async def test_cursors_walk_everything_once_both_ways(opener: Opener) -> None:
-    async with opener() as store:
-        made = await said(store, *(f"m{n}" for n in range(23)))
-        for roles in (None, ("user", "tool")):
-            forward: list[str] = []
-            page = await store.get_messages(made.id, limit=5, roles=roles)
-            while page:
-                forward += [message.text for message in page]
-                if page.next_cursor is None:
-                    break
-                page = await store.get_messages(made.id, limit=5, after=int(page.next_cursor), roles=roles)
-            backward: list[str] = []
-            page = await store.get_messages(made.id, last=5, roles=roles)
-            while page:
-                backward = [message.text for message in page] + backward
-                if page.next_cursor is None:
-                    break
-                page = await store.get_messages(made.id, limit=5, before=int(page.next_cursor), roles=roles)
-            assert forward == backward == [f"m{n}" for n in range(23)]
-
-
-async def test_pages_have_a_default_and_limits(opener: Opener) -> None:
-    async with opener() as store:
-        made = await said(store, *(f"m{n}" for n in range(1_001)))
-        assert [message.seq for message in await store.get_messages(made.id)] == list(range(1, 51))
-        assert len(await store.get_messages(made.id, limit=1_000)) == 1_000
-        assert (await store.get_messages(made.id, last=1_000))[0].seq == 2
-        assert await store.get_messages(made.id, limit=0) == []
-        assert await store.get_messages(made.id, last=0) == []
-        for name in ("limit", "last"):
-            error = await refusal(OverLimit, store.get_messages(made.id, **{name: 1_001}))
-            assert (error.field, error.details["limit"]) == (name, 1_000)
-        for name in ("limit", "last", "before", "after"):
-            for wrong in (-1, True, 1.0, "5"):
-                assert (await refusal(Invalid, store.get_messages(made.id, **{name: wrong}))).field == name
-        error = await refusal(Invalid, store.get_messages(made.id, roles=["user", "robot"]))
-        assert (error.field, "developer" in error.message) == ("roles", True)
-        whole = await store.get_conversation(made.id, include_messages=True)
-        assert [message.seq for message in whole.messages] == list(range(1, 1_002))
-
-
-# -- editing -----------------------------------------------------------------------------------------------------------------
-
-
-async def test_an_edit_replaces_what_is_given_and_keeps_the_rest(opener: Opener) -> None:
-    clock = TurnedClock()
-    async with opener(clock=clock) as store:
-        made = await said(store, "before")
-        old = await store.add_message(
-            made.id,
-            "assistant",
-            "draft",
-            name="Bo",
-            metadata={"a": 1},
-            token_usage=TokenUsage(1, 2, model="m"),
-            parent_id="p",
-        )
-        clock.turn(hours=1)
-        edited = await store.edit_message(old.id, "final")
-        assert (edited.text, edited.version) == ("final", 2)
-        same = ("id", "seq", "role", "name", "metadata", "token_usage", "created_at", "parent_id", "conversation_id")
-        assert [getattr(edited, name) for name in same] == [getattr(old, name) for name in same]
-        assert await store.get_message(old.id) == edited
-        assert (await store.get_messages(made.id))[1] == edited
-        bare = await store.edit_message(old.id, name=None, metadata=None, token_usage=None)
-        assert (bare.text, bare.name, bare.metadata, bare.token_usage, bare.version) == ("final", None, {}, None, 3)
-        parts = await store.edit_message(old.id, PARTS, name="Cy", metadata=WILD, token_usage={"input_tokens": 5})
-        assert (parts.content, parts.name, parts.metadata) == (PARTS, "Cy", WILD)
-        assert parts.token_usage == TokenUsage(5)
-        assert (await store.get_conversation(made.id)).updated_at == clock.now
-
-
-async def test_an_edit_corrects_the_totals(opener: Opener) -> None:
-    async with opener() as store:
-        made = await said(store, "before")
-        old = await store.add_message(made.id, "assistant", "x", token_usage=TokenUsage(10, 5, 20, "m", "0.5"))
-        await store.edit_message(old.id, token_usage=TokenUsage(1, 2, 3, "n", "0.25"))
-        now = await store.get_conversation(made.id)
-        assert (now.message_count, now.token_usage) == (2, TokenUsage(1, 2, 3, None, "0.25"))
-        assert [(row.model, row.token_usage) for row in await store.token_report("model")] == [
-            ("n", TokenUsage(1, 2, 3, "n", "0.25"))
-        ]
-        await store.edit_message(old.id, token_usage=None)
-        assert (await store.get_conversation(made.id)).token_usage == TokenUsage()
-        assert await store.token_report("model") == []
-
-
-async def test_an_edit_of_a_stale_version_is_a_conflict(opener: Opener) -> None:
-    async with opener() as one, opener() as two:
-        made = await said(one, "v1")
-        (message,) = await one.get_messages(made.id)
-        assert (await one.edit_message(message.id, "v2", expected_version=1)).version == 2
-        before = await everything(one)
-        assert (await refusal(Conflict, two.edit_message(message.id, "v3", expected_version=1))).details[
-            "field"
-        ] == "expected_version"
-        assert await everything(one) == before
-        answers = await together(
-            opener,
-            *(
-                lambda store=store: store.edit_message(message.id, "race", expected_version=2)
-                for store in (one, two) * 3
-            ),
-        )
-        assert sorted(type(answer).__name__ for answer in answers) == ["Conflict"] * 5 + ["Message"]
-        assert [version.version for version in await two.message_history(message.id)] == [1, 2]
-
-
-async def test_an_edit_obeys_the_rules_of_adding(opener: Opener) -> None:
-    async with opener() as store:
-        made = await said(store, "fine")
-        (message,) = await store.get_messages(made.id)
-        tool = await store.add_message(made.id, "tool", "result")
-        for values, field in (
-            ({"content": " "}, "content"), ({"content": "\0"}, "content"), ({"name": ""}, "name"),
-            ({"metadata": {"a": object()}}, "metadata.a"), ({"token_usage": {"input_tokens": -1}}, "input_tokens"),
-        ):  # fmt: skip
-            assert (await refusal(Invalid, store.edit_message(message.id, **values))).field == field
-        assert (await store.edit_message(tool.id, "")).text == ""
-        assert await store.get_message(message.id) == message
-        assert await store.message_history(message.id) == []
-        assert (await refusal(NotFound, store.edit_message("nowhere", "x"))).details["field"] == "message_id"
-
-
-# -- deleting, erasing, the trail ----------------------------------------------------------------------------------------------
-
-
-async def test_a_deleted_message_leaves_every_answer_but_its_trail(opener: Opener) -> None:
-    clock = TurnedClock()
-    async with opener(clock=clock) as store:
-        made = await said(store, "one", "three")
-        gone = await store.add_message(
-            made.id,
-            "assistant",
-            "platypus",
-            name="Bo",
-            metadata={"k": Decimal("1.0")},
-            token_usage=TokenUsage(1, 2, model="m"),
-        )
-        clock.turn(minutes=1)
-        await store.acting_as("eve").edit_message(gone.id, [TextPart("platypus two")])
-        clock.turn(minutes=1)
-        assert len(await store.search_messages("platypus")) == 1
-        await store.acting_as("mallory").delete_message(gone.id)
-        assert await store.get_message(gone.id) is None
-        assert await texts(store, made.id) == ["one", "three"]
-        assert (await store.get_conversation(made.id, include_messages=True)).messages[-1].text == "three"
-        assert await store.search_messages("platypus") == []
-        now = await store.get_conversation(made.id)
-        assert (now.message_count, now.token_usage) == (2, TokenUsage())
-        assert await store.token_report() == []
-        trail = await store.message_history(gone.id)
-        assert [(v.version, v.verb, v.actor, v.content, v.at) for v in trail] == [
-            (1, "edit", "eve", "platypus", clock.now - timedelta(minutes=1)),
-            (2, "delete", "mallory", (TextPart("platypus two"),), clock.now),
-        ]
-        assert [(v.role, v.name, v.metadata, v.token_usage) for v in trail] == [
-            (MessageRole.ASSISTANT, "Bo", {"k": Decimal("1.0")}, TokenUsage(1, 2, model="m"))
-        ] * 2
-        for call in (store.delete_message(gone.id), store.edit_message(gone.id, "x"), store.delete_message("nowhere")):
-            assert (await refusal(NotFound, call)).details["field"] == "message_id"
-
-
-async def test_an_erased_message_leaves_no_trace(opener: Opener) -> None:
-    async with opener() as store:
-        made = await said(store, "stays")
-        living = await store.add_message(
-            made.id, "user", "wombat alpha", id="id-alpha", token_usage={"input_tokens": 5}
-        )
-        edited = await store.add_message(
-            made.id, "user", "wombat beta", id="id-beta", name="wombat", metadata={"wombat": 1}
-        )
-        deleted = await store.add_message(made.id, "user", [TextPart("wombat gamma")], id="id-gamma")
-        await store.edit_message(edited.id, "wombat delta")
-        await store.delete_message(deleted.id)
-        await store.search_messages("wombat")
-        assert len(await traces(store, "wombat")) > 3
-        for message in (living, edited, deleted):
-            await store.erase_message(message.id)
-            assert await store.get_message(message.id) is None
-            assert await store.message_history(message.id) == []
-            await refusal(NotFound, store.erase_message(message.id))
-        for word in ("wombat", "id-alpha", "id-beta", "id-gamma", "gamma", "delta"):
-            assert await traces(store, word) == []
-        assert await texts(store, made.id) == ["stays"]
-        now = await store.get_conversation(made.id)
-        assert (now.message_count, now.token_usage) == (1, TokenUsage())
-        assert await store.token_report() == []
-        assert await row_count(store, "message_versions") == 0
-        again = await store.add_message(made.id, "user", "anew", id="id-alpha")
-        assert (again.seq, await store.message_history("id-alpha")) == (5, [])
-        await refusal(NotFound, store.erase_message("nowhere"))
-
-
-async def test_a_message_that_never_changed_has_no_history(opener: Opener) -> None:
-    async with opener() as store:
-        made = await said(store, "x")
-        (message,) = await store.get_messages(made.id)
-        assert await store.message_history(message.id) == []
-        assert await store.message_history("nowhere") == []

@@ -26,15 +26,37 @@ CONTEXTS: tuple[dict[str, Any], ...] = (
     {"uuid": UUID(int=5), "money": Decimal("1.50"), "big": 2**63 - 1},
 )  # fmt: skip
 CONTEXT_FILTERS: tuple[dict[str, Any], ...] = (
-    {}, {"tier": "gold"}, {"tier": None}, {"tier": {"$exists": False}}, {"tier": {"$ne": "gold"}}, {"n": 1},
-    {"n": {"$gt": 1}}, {"n": {"$lte": 2.5}}, {"n": {"$in": [1, "1", None]}}, {"n": {"$nin": [1, True]}},
-    {"tags": {"$contains": 1}}, {"tags": {"$contains": None}}, {"tier": {"$contains": "ol"}}, {"deep.er.n": {"$gte": 3}},
-    {"$or": [{"tier": "gold"}, {"n": True}]}, {"$and": [{"tier": {"$exists": True}}, {"$not": {"n": 2.5}}]},
-    {"$not": {"tier": {"$in": ["gold", "silver"]}}}, {"at": START}, {"at": {"$lt": START + timedelta(days=1)}},
-    {"at": START.isoformat()}, {"uuid": UUID(int=5)}, {"money": {"$exists": True}}, {"big": 2**63 - 1},
-    {"big": {"$gt": 2**63 - 2}}, {"ключ": "значение"}, {'q"\'': 2}, {"n": {"$in": []}}, {"tags.0": "a"},
-    {"metadata.tier": "gold"}, {"x') or 1=1 --": 1},
-)  # fmt: skip
+    {},
+    {"tier": "gold"},
+    {"tier": None},
+    {"tier": {"$exists": False}},
+    {"tier": {"$ne": "gold"}},
+    {"n": 1},
+    {"n": {"$gt": 1}},
+    {"n": {"$lte": 2.5}},
+    {"n": {"$in": [1, "1", None]}},
+    {"n": {"$nin": [1, True]}},
+    {"tags": {"$contains": 1}},
+    {"tags": {"$contains": None}},
+    {"tier": {"$contains": "ol"}},
+    {"deep.er.n": {"$gte": 3}},
+    {"$or": [{"tier": "gold"}, {"n": True}]},
+    {"$and": [{"tier": {"$exists": True}}, {"$not": {"n": 2.5}}]},
+    {"$not": {"tier": {"$in": ["gold", "silver"]}}},
+    {"at": START},
+    {"at": {"$lt": START + timedelta(days=1)}},
+    {"at": START.isoformat()},
+    {"uuid": UUID(int=5)},
+    {"money": {"$exists": True}},
+    {"big": 2**63 - 1},
+    {"big": {"$gt": 2**63 - 2}},
+    {"ключ": "значение"},
+    {"q\"'": 2},
+    {"n": {"$in": []}},
+    {"tags.0": "a"},
+    {"metadata.tier": "gold"},
+    {"x') or 1=1 --": 1},
+)
 
 
 async def populate(store: Any, clock: TurnedClock, rng: random.Random, count: int) -> list[Conversation]:
@@ -43,9 +65,11 @@ async def populate(store: Any, clock: TurnedClock, rng: random.Random, count: in
     rng.shuffle(ids)
     for number, own in enumerate(ids):
         metadata = {
-            "title": TITLES[number % len(TITLES)], "tags": rng.sample(["red", "green", "blue", "ß", "o'clock"], rng.randrange(4)),
-            "participants": rng.sample(["ann", "bo", "red"], rng.randrange(3)), "context": CONTEXTS[number % len(CONTEXTS)],
-        }  # fmt: skip
+            "title": TITLES[number % len(TITLES)],
+            "tags": rng.sample(["red", "green", "blue", "ß", "o'clock"], rng.randrange(4)),
+            "participants": rng.sample(["ann", "bo", "red"], rng.randrange(3)),
+            "context": CONTEXTS[number % len(CONTEXTS)],
+        }
         clock.micros = int(START.timestamp()) * 1_000_000 + rng.randrange(4) * 3_600_000_000
         await store.create_conversation(rng.choice(["helper", "coder"]), rng.choice(["ann", "bo"]), metadata, id=own)
         clock.turn(hours=rng.randrange(3))
@@ -57,9 +81,11 @@ async def populate(store: Any, clock: TurnedClock, rng: random.Random, count: in
 def ordered(found: list[Conversation], order_by: str, *, descending: bool) -> list[str]:
     """The ids in the order that a query must give them."""
     keys = {
-        "last_message_at": lambda c: c.last_message_at or c.created_at, "created_at": lambda c: c.created_at,
-        "message_count": lambda c: c.message_count, "cost": lambda c: c.token_usage.cost,
-    }  # fmt: skip
+        "last_message_at": lambda c: c.last_message_at or c.created_at,
+        "created_at": lambda c: c.created_at,
+        "message_count": lambda c: c.message_count,
+        "cost": lambda c: c.token_usage.cost,
+    }
     return [c.id for c in sorted(found, key=lambda c: (keys[order_by](c), c.id), reverse=descending)]
 
 
@@ -94,7 +120,21 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "min_messages": (0, 2, 4),
     "max_messages": (0, 2, 4),
     "participant": ("ann", "red", "Ann", "nobody"),
-    "title_contains": ("tax", "TAX", "STRASSE", "straße", "i\u0307stan", "İSTAN", "%", "_", "NAÏVE", "x return", "'", " ", ""),
+    "title_contains": (
+        "tax",
+        "TAX",
+        "STRASSE",
+        "straße",
+        "i\u0307stan",
+        "İSTAN",
+        "%",
+        "_",
+        "NAÏVE",
+        "x return",
+        "'",
+        " ",
+        "",
+    ),
     "context": CONTEXT_FILTERS,
 }
 
@@ -107,7 +147,9 @@ async def test_each_filter_keeps_what_plain_python_keeps(opener: Opener, seeded_
         for name, values in VALUES.items():
             for value in values:
                 found = await store.query_conversations(filters={name: value}, limit=1_000)
-                expected = ordered([one for one in known if passes(one, name, value)], "last_message_at", descending=True)
+                expected = ordered(
+                    [one for one in known if passes(one, name, value)], "last_message_at", descending=True
+                )
                 assert [one.id for one in found] == expected, (name, value)
                 assert all(one in known for one in found)
 
@@ -187,7 +229,7 @@ async def test_unknown_filters_and_orders_are_refused_with_the_known_ones(opener
         for filters in ({"colour": "red"}, {"tags": ["a"], "Tags": ["b"]}, {"user_id": "ann"}, {"": 1}, {5: 1}):
             error = await refusal(Invalid, store.query_conversations(filters=filters))
             assert all(name in error.message for name in FILTERS)
-            assert error.field == f"filters.{[name for name in filters if name not in FILTERS][0]}"
+            assert error.field == f"filters.{next(name for name in filters if name not in FILTERS)}"
         for order in ("title", "", "last_message_at; drop table messages", None):
             error = await refusal(Invalid, store.query_conversations(order_by=order))
             assert (error.field, all(name in error.message for name in ORDERS)) == ("order_by", True)
@@ -196,16 +238,30 @@ async def test_unknown_filters_and_orders_are_refused_with_the_known_ones(opener
 
 async def test_wrong_values_of_filters_are_refused_by_name(opener: Opener) -> None:
     cases: list[tuple[type[Invalid], str, Any]] = [
-        (Invalid, "created_after", "yesterday"), (Invalid, "created_before", 5), (Invalid, "tags", "red"),
-        (Invalid, "tags", [1]), (Invalid, "tags", ["\0"]), (Invalid, "any_tags", {"a": 1}), (Invalid, "any_tags", [""]),
-        (Invalid, "min_messages", -1), (Invalid, "min_messages", "5"), (Invalid, "max_messages", 1.5),
-        (Invalid, "max_messages", True), (Invalid, "participant", ""), (Invalid, "participant", None),
-        (Invalid, "title_contains", 5), (Invalid, "title_contains", "\ud800"), (Invalid, "context", []),
-        (Invalid, "context", {"a": {"$near": 1}}), (Invalid, "context", {"$or": []}), (Invalid, "context", {"a": object()}),
-        (OverLimit, "min_messages", 2**60), (OverLimit, "tags", [str(n) for n in range(257)]),
+        (Invalid, "created_after", "yesterday"),
+        (Invalid, "created_before", 5),
+        (Invalid, "tags", "red"),
+        (Invalid, "tags", [1]),
+        (Invalid, "tags", ["\0"]),
+        (Invalid, "any_tags", {"a": 1}),
+        (Invalid, "any_tags", [""]),
+        (Invalid, "min_messages", -1),
+        (Invalid, "min_messages", "5"),
+        (Invalid, "max_messages", 1.5),
+        (Invalid, "max_messages", True),
+        (Invalid, "participant", ""),
+        (Invalid, "participant", None),
+        (Invalid, "title_contains", 5),
+        (Invalid, "title_contains", "\ud800"),
+        (Invalid, "context", []),
+        (Invalid, "context", {"a": {"$near": 1}}),
+        (Invalid, "context", {"$or": []}),
+        (Invalid, "context", {"a": object()}),
+        (OverLimit, "min_messages", 2**60),
+        (OverLimit, "tags", [str(n) for n in range(257)]),
         (OverLimit, "context", {"a": {"$in": list(range(1_001))}}),
         (OverLimit, "context", {"$or": [{"a": n} for n in range(257)]}),
-    ]  # fmt: skip
+    ]
     async with opener() as store:
         for kind, name, value in cases:
             error = await refusal(kind, store.query_conversations(filters={name: value}))
@@ -220,9 +276,10 @@ async def test_iso_times_and_naive_ones_filter_as_utc(opener: Opener) -> None:
     async with opener() as store:
         await store.create_conversation("helper", "ann", id="noon", created_at="2026-03-01T12:00:00Z")
         for after, before in (
-            ("2026-03-01T12:00:00", "2026-03-01T12:00:00.000001"), ("2026-03-01T13:00:00+01:00", "2026-03-01T14:00+01:00"),
-            (datetime(2026, 3, 1, 12), datetime(2026, 3, 2)),  # noqa: DTZ001
-        ):  # fmt: skip
+            ("2026-03-01T12:00:00", "2026-03-01T12:00:00.000001"),
+            ("2026-03-01T13:00:00+01:00", "2026-03-01T14:00+01:00"),
+            (datetime.fromisoformat("2026-03-01T12:00"), datetime.fromisoformat("2026-03-02")),
+        ):
             assert len(await store.query_conversations(filters={"created_after": after, "created_before": before})) == 1
             assert await store.query_conversations(filters={"created_before": after}) == []
             assert await store.query_conversations(filters={"created_after": before}) == []
@@ -236,12 +293,30 @@ async def test_a_cursor_of_another_order_or_of_nothing_is_refused(opener: Opener
         for order in ORDERS[1:]:
             assert (await refusal(Invalid, store.query_conversations(order_by=order, cursor=cursor))).field == "cursor"
         garbage = [
-            "", " ", "x", "é", "a" * 5_000, 5, b"abc", cursor[:-4], cursor + "AAAA", "e30=", "bnVsbA==",
-            *(base64.urlsafe_b64encode(text.encode()).decode() for text in (
-                '["last_message_at",1]', '["last_message_at","1","x"]', '["last_message_at",1.5,"x"]', '["last_message_at",1,""]',
-                '["last_message_at",9223372036854775808,"x"]', '["last_message_at",1,"a\\u0000"]', '["last_message_at",1,null]',
-            )),
-        ]  # fmt: skip
+            "",
+            " ",
+            "x",
+            "é",
+            "a" * 5_000,
+            5,
+            b"abc",
+            cursor[:-4],
+            cursor + "AAAA",
+            "e30=",
+            "bnVsbA==",
+            *(
+                base64.urlsafe_b64encode(text.encode()).decode()
+                for text in (
+                    '["last_message_at",1]',
+                    '["last_message_at","1","x"]',
+                    '["last_message_at",1.5,"x"]',
+                    '["last_message_at",1,""]',
+                    '["last_message_at",9223372036854775808,"x"]',
+                    '["last_message_at",1,"a\\u0000"]',
+                    '["last_message_at",1,null]',
+                )
+            ),
+        ]
         for wrong in garbage:
             assert (await refusal(Invalid, store.query_conversations(cursor=wrong))).field == "cursor", wrong
         assert len(await store.query_conversations(cursor=cursor)) == 2

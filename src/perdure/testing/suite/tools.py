@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from perdure import FilePart, OpaquePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from perdure.testing.drivers import Opener
 from perdure.values.clock import to_datetime, to_micros
 from perdure.values.errors import PerdureError
@@ -45,12 +46,29 @@ WILD: dict[str, Any] = {
     "$set": 1,
     "$$": {"$datetime": "not a tag"},
     "$datetime": 5,
-    'quo"te\'s': 1,
+    "quo\"te's": 1,
     "dots.in.it": {"a.b": 1},
     "ключ": "значение",
     "nested": {"list": [1, [2.5, {"deep": [Decimal("2.0"), b"", {}]}], []], "empty": {}},
 }
 """Metadata with one of everything that must come back as it was."""
+
+
+ROLES = ("system", "user", "assistant", "tool", "developer")
+PARTS = (
+    TextPart("Look:", extra={"mine": {"n": 1, "deep": [None, 1.5, "x"]}}),
+    TextPart("I can't do that.", refusal=True),
+    FilePart(kind="image", uri="https://example.com/cat.png", detail="low"),
+    FilePart(kind="file", data="JVBERi0=", media_type="application/pdf", name="report.pdf"),
+    FilePart(kind="audio", file_id="file_1", provider="openai", text="hello"),
+    ToolCallPart("call_1", "look_up", '{"city": "Zürich",  "n": 1e0}'),
+    ToolCallPart("call_2", "shell", "ls -la", custom=True),
+    ToolResultPart("call_1", "14 °C"),
+    ToolResultPart("call_2", (TextPart("a"), FilePart(kind="image", uri="x:y")), is_error=True),
+    ReasoningPart("hmm", signature="c2ln", id="rs_1", summary=("one", "two"), provider="anthropic"),
+    OpaquePart("openai_responses", {"type": "shell_call", "call_id": "c", "n": [1, None]}),
+)
+"""A content with one of every part."""
 
 
 class TurnedClock:
@@ -97,10 +115,7 @@ async def row_count(store: Any, table: str) -> int:
 
 async def everything(store: Any) -> dict[str, list[Any]]:
     """All rows of the tables that hold what callers gave, without their order."""
-    return {
-        table: sorted((await store.execute(f"select * from {table}")), key=repr)
-        for table in TABLES
-    }
+    return {table: sorted((await store.execute(f"select * from {table}")), key=repr) for table in TABLES}
 
 
 async def traces(store: Any, word: str) -> list[str]:

@@ -208,7 +208,7 @@ create table text_totals (
   tenant text collate "C" not null,
   scope bigint not null,
   documents bigint not null,
-  length integer not null,
+  length bigint not null,
   primary key (tenant, scope)
 );
 

@@ -1,0 +1,3 @@
+"""Settings, on every driver."""
+
+from perdure.testing.suite.settings import *

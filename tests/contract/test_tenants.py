@@ -1,0 +1,3 @@
+"""Tenants, on every driver."""
+
+from perdure.testing.suite.tenants import *

@@ -1,0 +1,644 @@
+"""The ``perdure`` command as its users meet it: answers, pipes, errors, exit codes."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import perdure.sync
+from perdure.cli.main import app
+
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(autouse=True)
+def quiet_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each test in a folder of its own, with nothing of the developer's terminal."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PERDURE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PERDURE_TENANT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """A store with two conversations, in the place where the command looks by itself."""
+    url = f"sqlite:///{tmp_path / 'perdure.db'}"
+    with perdure.sync.open(url) as store:
+        metadata = {"title": "Trip to Lisbon", "tags": ["travel", "work"], "participants": ["Ann"]}
+        store.create_conversation("planner", "ann", metadata, id="trip")
+        store.add_message("trip", "user", "I am allergic to peanuts.", name="Ann")
+        store.add_message(
+            "trip", "assistant",
+            [{"type": "text", "text": "Noted."}, {"type": "tool_call", "id": "c1", "name": "save", "arguments": '{"a":1}'}],
+            token_usage={"input_tokens": 100, "output_tokens": 20, "model": "large", "cost": "0.0012"},
+        )  # fmt: skip
+        store.add_message("trip", "tool", [{"type": "tool_result", "tool_call_id": "c1", "content": "saved"}])
+        store.create_conversation("coder", "bob", {"title": "Flaky test"}, id="bug")
+        store.add_message("bug", "user", "Why does the build fail?")
+    return url
+
+
+def call(*words: str, env: dict[str, str] | None = None) -> Any:
+    """The result of a command that runs in this process."""
+    return CliRunner().invoke(app, words, env=env, catch_exceptions=False)
+
+
+def answer(*words: str, code: int = 0) -> Any:
+    """The JSON document of a command."""
+    result = call(*words, "--json")
+    assert result.exit_code == code, result.stderr
+    return json.loads(result.stdout)
+
+
+def process(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """The outcome of a command in a process of its own, with pipes."""
+    command = [sys.executable, "-m", "perdure.cli.main", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120, check=False)
+
+
+def terminal(*words: str, columns: int = 80, **env: str) -> str:
+    """What a command writes to a terminal of that width."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "perdure.cli.main", *words]
+    child = subprocess.Popen(
+        command, stdin=follower, stdout=follower, stderr=follower, env=os.environ | {"COLUMNS": str(columns)} | env
+    )
+    os.close(follower)
+    pieces: list[bytes] = []
+    while True:
+        try:
+            piece = os.read(leader, 65_536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    os.close(leader)
+    assert child.wait(timeout=60) == 0
+    return b"".join(pieces).decode().replace("\r\n", "\n")
+
+
+def without_escapes(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+# -- the command itself -------------------------------------------------------------------------------------------------
+
+
+def test_help_loads_neither_engine_nor_rich():
+    code = (
+        "import sys; import perdure.cli.main; "
+        "print([m for m in ('rich', 'apsw', 'psycopg', 'perdure.sync.store', 'Stemmer') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_names_every_command_and_the_exit_codes():
+    result = call("--help")
+    assert result.exit_code == 0
+    names = "demo init import export conversations search stats doctor chores bench schema"
+    for name in names.split():
+        assert f"  {name} " in result.stdout
+    assert "Exit codes" in result.stdout
+
+
+def test_version():
+    assert call("--version").stdout == f"perdure {perdure.__version__}\n"
+
+
+def test_unknown_commands_and_options_exit_with_2():
+    assert call("bogus").exit_code == 2
+    assert call("stats", "--bogus").exit_code == 2
+    assert call("search").exit_code == 2
+
+
+def test_the_default_store_is_named_on_stderr_only(store_url: str):
+    result = call("stats")
+    assert "Store: sqlite:///perdure.db" in result.stderr
+    assert "Store" not in result.stdout
+
+
+def test_perdure_url_is_used_and_named_without_its_password(store_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PERDURE_URL", "postgresql://ann:secret@127.0.0.1:1/db")
+    monkeypatch.setattr("perdure.cli.common.CONNECT_SECONDS", 0.2)
+    result = call("stats")
+    assert result.exit_code == 3
+    assert "from PERDURE_URL" in result.stderr
+    assert "secret" not in result.stderr
+
+
+def test_url_wins_over_perdure_url_and_is_not_announced(store_url: str):
+    result = call("stats", "--url", store_url, env={"PERDURE_URL": "sqlite:///other.db"})
+    assert result.exit_code == 0
+    assert "Store:" not in result.stderr
+    assert not Path("other.db").exists()
+
+
+def test_common_options_stand_before_or_after_the_command(store_url: str):
+    after = answer("conversations", "show", "trip")
+    before = call("--json", "-u", store_url, "conversations", "show", "trip")
+    between = call("conversations", "--json", "show", "trip")
+    assert json.loads(before.stdout) == after == json.loads(between.stdout)
+
+
+def test_a_tenant_sees_its_own(store_url: str):
+    assert answer("stats", "--tenant", "other")["stats"]["messages"] == 0
+    assert answer("stats")["stats"]["messages"] == 4
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [
+    ("stats",), ("conversations",), ("conversations", "show", "x"), ("search", "x"), ("doctor",), ("chores",), ("export",),
+])  # fmt: skip
+def test_reading_makes_no_store(words: tuple[str, ...]):
+    result = call(*words)
+    assert result.exit_code == 2
+    assert "perdure: there is no store at perdure.db\nhint: perdure init" in result.stderr
+    assert not list(Path().iterdir())
+
+
+def test_reading_makes_no_tables():
+    Path("empty.db").touch()
+    result = call("-u", "sqlite:///empty.db", "stats")
+    assert result.exit_code == 4
+    assert "perdure init" in result.stderr
+
+
+def test_a_refusal_is_one_line_and_a_hint(store_url: str):
+    result = call("-u", store_url, "conversations", "show", "nope")
+    assert result.exit_code == 2
+    assert result.stderr == "perdure: there is no conversation 'nope'\nhint: perdure conversations lists them\n"
+    assert result.stdout == ""
+
+
+def test_debug_shows_where_an_error_comes_from(store_url: str):
+    result = call("-u", store_url, "conversations", "show", "nope", "--debug")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("hint: perdure conversations lists them\n")
+
+
+def test_an_error_with_json_is_an_object_on_stderr(store_url: str):
+    result = call("-u", store_url, "conversations", "--limit", "5000", "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    error = json.loads(result.stderr)["error"]
+    assert error["code"] == "refused.over_limit"
+    assert error["details"]["limit"] == 1000
+
+
+def test_damage_exits_with_4():
+    Path("torn.db").write_bytes(b"no database at all" * 400)
+    result = call("-u", "sqlite:///torn.db", "stats")
+    assert result.exit_code == 4
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_extra_exits_with_5():
+    code = (
+        "import sys; sys.modules['psycopg'] = None; sys.modules['psycopg_pool'] = None; "
+        "sys.argv = ['perdure', '-u', 'postgresql://h/db', 'stats']; from perdure.cli.main import run; run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        store.add_messages("trip", [{"role": "user", "content": "word " * 200}] * 300)
+    command = [sys.executable, "-m", "perdure.cli.main", "conversations", "show", "trip"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "Trip to Lisbon\n"
+        child.stdout.close()
+        assert "Traceback" not in child.stderr.read()
+
+
+# -- commands -----------------------------------------------------------------------------------------------------------
+
+
+def test_init_makes_a_store_once():
+    assert answer("init") == {"store": "sqlite:///perdure.db", "outcome": "made", "schema_version": 1}
+    assert answer("init")["outcome"] == "ready already"
+    assert answer("stats")["stats"]["conversations"] == 0
+
+
+def test_init_gives_an_empty_file_its_schema():
+    Path("perdure.db").touch()
+    assert answer("init")["outcome"] == "brought up to date"
+    assert call("stats").exit_code == 0
+
+
+def test_schema_prints_the_sql_of_either_engine_and_opens_nothing():
+    from perdure.schema.plan import schema_script
+
+    of_postgres = schema_script("postgres", "perdure")
+    assert call("schema").stdout == schema_script("sqlite", "perdure")
+    assert call("schema", "--engine", "postgres").stdout == of_postgres
+    assert answer("schema", "-u", "postgresql://h/db") == {"engine": "postgres", "sql": of_postgres}
+    assert not list(Path().iterdir())
+
+
+def test_conversations_filter_and_page(store_url: str):
+    def ids(*words: str) -> list[str]:
+        return [one["id"] for one in answer("conversations", *words)["conversations"]]
+
+    assert ids() == ["bug", "trip"]
+    assert ids("--order", "message_count") == ["trip", "bug"]
+    assert ids("--ascending") == ["trip", "bug"]
+    assert ids("--user", "ann") == ["trip"]
+    assert ids("--agent", "coder") == ["bug"]
+    assert ids("--tag", "travel", "--tag", "work") == ["trip"]
+    assert ids("--tag", "travel", "--tag", "home") == []
+    assert ids("--title", "lisbon") == ["trip"]
+    first = answer("conversations", "-n", "1")
+    assert ids("-n", "1", "--cursor", first["next_cursor"]) == ["trip"]
+
+
+def test_conversations_as_a_table(store_url: str):
+    lines = call("conversations").stdout.splitlines()
+    assert re.sub(r"\s+", " ", lines[0]) == "ID TITLE USER AGENT MESSAGES TOKENS COST LATEST (UTC)"
+    assert re.match(r"trip  Trip to Lisbon  ann   planner  +3 +120  0\.0012  \d{4}-\d\d-\d\d \d\d:\d\d$", lines[2])
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_timeline_tells_who_said_what(store_url: str):
+    text = call("conversations", "show", "trip").stdout
+    assert text.startswith("Trip to Lisbon\nid      trip\nuser    ann\nagent   planner\n")
+    assert "3 messages, 120 tokens, cost 0.0012" in text
+    assert re.search(r"\n   1  user  Ann · \d\d:\d\d:\d\d\n      I am allergic to peanuts\.\n", text)
+    assert re.search(r"\n   2  assistant  [\d:]+ · large · 120 tokens \(100 in, 20 out\) · cost 0\.0012\n", text)
+    assert '\n      Noted.\n      -> save {"a":1}\n' in text
+    assert "\n      <- save: saved\n" in text
+
+
+def test_a_timeline_of_many_pages_is_whole(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        store.add_messages("bug", [{"role": "user", "content": f"line {number}"} for number in range(2, 451)])
+    text = call("conversations", "show", "bug").stdout
+    assert re.findall(r"^ *(\d+)  user", text, re.MULTILINE) == [str(seq) for seq in range(1, 451)]
+    newest = call("conversations", "show", "bug", "--last", "2").stdout
+    assert re.findall(r"^ *(\d+)  user", newest, re.MULTILINE) == ["449", "450"]
+    assert len(answer("conversations", "show", "bug")["messages"]) == 450
+
+
+def test_long_messages_are_shortened_unless_asked_for(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        store.add_message("bug", "user", "\n".join(f"line {number}" for number in range(100)))
+    short, full = (call("conversations", "show", "bug", *words).stdout for words in ((), ("--full",)))
+    assert "line 11\n" in short
+    assert "line 12\n" not in short
+    assert "88 more lines" in short
+    assert "line 99\n" in full
+
+
+def test_export_and_import_give_everything_back(store_url: str):
+    exported = call("export").stdout
+    assert [json.loads(line)["type"] for line in exported.splitlines()].count("message") == 4
+    report = answer("export", "all.jsonl")
+    assert report == {"conversations": 2, "messages": 4, "bytes": len(exported.encode())}
+    assert Path("all.jsonl").read_text(encoding="utf-8") == exported
+    other = ("-u", "sqlite:///other.db")
+    assert call(*other, "import", "all.jsonl").stdout.startswith("Imported 2 conversations with 4 messages in ")
+    assert call(*other, "export").stdout == exported
+    again = json.loads(call(*other, "--json", "import", "all.jsonl").stdout)
+    assert (again["conversations"], again["messages"], again["skipped"], again["broken"]) == (0, 0, 4, 0)
+    assert call("export", "--user", "bob").stdout.count('"type":"message"') == 1
+
+
+def test_import_reads_standard_input_and_other_formats():
+    question, reply = {"role": "user", "content": "How high is it?"}, {"role": "assistant", "content": "2 m"}
+    line = json.dumps({"messages": [question, reply]}) + "\n"
+    result = CliRunner().invoke(app, ["import", "-"], input=line)
+    assert result.exit_code == 2
+    assert "hint: say whose conversations they are with --user" in result.stderr
+    result = CliRunner().invoke(app, ["import", "-", "--user", "ann", "--format", "openai", "--json"], input=line)
+    assert json.loads(result.stdout)["messages"] == 2
+    assert [one["user_id"] for one in answer("conversations")["conversations"]] == ["ann"]
+
+
+def test_broken_lines_are_named_by_their_numbers(store_url: str):
+    lines = call("export").stdout.splitlines()
+    lines.insert(1, "{broken")
+    lines.insert(3, '{"type":"message","conversation_id":"trip","role":"nobody","content":"x"}')
+    Path("half.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    other = ("-u", "sqlite:///other.db")
+    result = call(*other, "import", "half.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("2 lines could not be loaded:\n  line 2: ")
+    assert "\n  line 4: " in result.stderr
+    assert "\nperdure: line 2: " in result.stderr
+    assert result.stderr.endswith("; nothing was loaded\nhint: mend them, or load the rest with --skip-broken\n")
+    assert json.loads(call(*other, "stats", "--json").stdout)["stats"]["messages"] == 0
+    failed = call(*other, "import", "half.jsonl", "--json")
+    assert [one["line"] for one in json.loads(failed.stderr)["error"]["details"]["errors"]] == [2, 4]
+    loaded = call(*other, "import", "half.jsonl", "--skip-broken")
+    assert loaded.exit_code == 0
+    assert loaded.stdout.startswith("Imported 2 conversations with 4 messages")
+    assert loaded.stderr.startswith("2 lines could not be loaded:\n  line 2: ")
+
+
+def test_files_that_cannot_be_read_or_written_are_refused(store_url: str):
+    missing = call("import", "nowhere.jsonl")
+    assert missing.exit_code == 2
+    assert missing.stderr.endswith("perdure: No such file or directory: nowhere.jsonl\n")
+    assert call("import", ".").exit_code == 2
+    unwritable = call("export", "no/such/folder.jsonl")
+    assert unwritable.exit_code == 2
+    assert unwritable.stderr.endswith("perdure: there is no folder no/such to write to\n")
+
+
+def test_search_shows_the_place_that_matches(store_url: str):
+    text = call("search", "peanut", "allergic").stdout
+    assert re.search(r"trip #1  user Ann · .* · score \d+\.\d\d\n  I am \*\*allergic\*\* to \*\*peanuts\*\*\.\n", text)
+    found = answer("search", "peanut", "--limit", "1")
+    assert found["query"] == "peanut"
+    assert found["hits"][0]["message"]["conversation_id"] == "trip"
+    assert answer("search", "peanut", "--user", "bob")["hits"] == []
+    assert answer("search", "build", "--conversation", "bug")["hits"][0]["message"]["seq"] == 1
+    assert call("search", "zebra").stdout == "Nothing matches 'zebra'.\n"
+
+
+def test_stats_account_by_model_day_user_and_agent(store_url: str):
+    found = answer("stats")
+    assert (found["stats"]["conversations"], found["stats"]["tokens"], found["stats"]["cost"]) == (2, 120, "0.0012")
+    assert [(row["model"], row["token_usage"]["cost"]) for row in found["by_model"]] == [("large", "0.0012")]
+    assert [row["user_id"] for row in found["by_user_id"]] == ["ann"]
+    assert answer("stats", "--user", "bob")["by_model"] == []
+    assert answer("stats", "--until", "2020-01-01")["by_day"] == []
+    text = call("stats").stdout
+    assert re.search(r"  MODEL  MESSAGES  INPUT  OUTPUT  TOKENS    COST\n  large +1 +100 +20 +120  0\.0012\n", text)
+
+
+def test_doctor_finds_totals_that_do_not_add_up(store_url: str):
+    assert answer("doctor")["problems"] == []
+    assert call("doctor").stdout.startswith("No problems found.\n")
+    with perdure.sync.open(store_url) as store:
+        store.execute("update conversations set message_count = 7 where id = 'trip'")
+    assert len(answer("doctor", code=1)["problems"]) == 1
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "1 problem found:\n- the totals or seqs of conversation 'trip' do not add up\n" in result.stdout
+
+
+def test_doctor_repairs_what_is_derived(store_url: str):
+    assert answer("search", "peanut")["hits"]
+    with perdure.sync.open(store_url) as store:
+        store.execute("delete from text_postings")
+    assert answer("search", "peanut")["hits"] == []
+    assert answer("doctor", "--repair")["repaired"] == ["text index"]
+    assert len(answer("search", "peanut")["hits"]) == 1
+
+
+def test_chores_run_what_is_due(store_url: str):
+    assert "text_index" in answer("chores")["ran"]
+    assert answer("chores") == {"ran": []}
+    assert call("chores").stdout == "Nothing is due.\n"
+
+
+def test_bench_gives_ratios(store_url: str):
+    found = answer("bench", "--count", "100")
+    assert [row["operation"] for row in found["operations"]][:2] == ["add a message", "add 100 messages"]
+    for row in found["operations"]:
+        assert row["ratio"] == pytest.approx(row["perdure_per_second"] / row["sqlite3_per_second"], rel=0.05)
+    assert "RATIO" in call("bench", "--count", "100").stdout
+    assert [path.name for path in Path().iterdir() if path.suffix == ".db"] == ["perdure.db"]
+
+
+# -- what a terminal and a pipe get --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [
+    ("--help",), ("conversations",), ("conversations", "show", "trip"), ("search", "peanut"), ("stats",), ("doctor",),
+])  # fmt: skip
+def test_pipes_get_neither_escape_codes_nor_boxes(store_url: str, words: tuple[str, ...]):
+    done = process(*words)
+    assert done.returncode == 0
+    assert ESCAPE not in done.stdout + done.stderr
+    assert not re.search("[\u2500-\u257f]", done.stdout + done.stderr)
+
+
+def test_a_terminal_gets_colour_unless_told_not_to(store_url: str):
+    coloured = terminal("search", "peanut")
+    assert f"{ESCAPE}[1;33mpeanuts{ESCAPE}[0m" in coloured
+    plain = terminal("search", "peanut", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain)
+    assert "**peanuts**" in plain
+    dumb = terminal("search", "peanut", TERM="dumb")
+    assert "\x1b[1;33m" not in dumb
+    assert "**peanuts**" in dumb
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_and_texts_fit_the_terminal(store_url: str, columns: int):
+    with perdure.sync.open(store_url) as store:
+        store.create_conversation("agent", "user", {"title": "A title that is much longer than any window " * 3})
+        store.add_message("bug", "user", "many words that must be wrapped somewhere " * 9)
+    for words in (("conversations",), ("conversations", "show", "bug"), ("stats",), ("search", "words")):
+        lines = without_escapes(terminal(*words, columns=columns)).split("\n")
+        assert max(len(line) for line in lines) <= columns, words
+    shown = without_escapes(terminal("conversations", columns=columns))
+    assert "trip" in shown
+    assert "No room for" in shown if columns < 100 else "AGENT" in shown
+
+
+def test_json_is_utf8_whatever_the_locale(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        store.create_conversation("a", "b", {"title": "Grüße 日本"}, id="umlaut")
+    command = [sys.executable, "-m", "perdure.cli.main", "conversations", "show", "umlaut"]
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "--json"], capture_output=True, env=env, check=True)
+    assert json.loads(done.stdout.decode())["conversation"]["metadata"]["title"] == "Grüße 日本"
+    done = subprocess.run(command, capture_output=True, env=env, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"Gr??e")
+
+
+def test_stored_text_cannot_drive_the_terminal(store_url: str):
+    hostile = "\x1b]0;owned\x07 \x1b[2J red\x9b31m \u202etxt.exe\u2066 [bold]markup[/bold] \r over"
+    with perdure.sync.open(store_url) as store:
+        metadata = {"title": hostile, "tags": [hostile], "participants": [hostile]}
+        store.create_conversation(f"agent {hostile}", f"user {hostile}", metadata, id=f"id {hostile}")
+        store.add_message(f"id {hostile}", "user", f"peanuts {hostile}", name=hostile)
+        usage = {"input_tokens": 1, "model": hostile}
+        calls = [{"type": "tool_call", "id": "c", "name": hostile, "arguments": hostile}]
+        store.add_message(f"id {hostile}", "assistant", calls, token_usage=usage)
+        results = [{"type": "tool_result", "tool_call_id": "c", "content": hostile}]
+        store.add_message(f"id {hostile}", "tool", results)
+    for words in (("conversations",), ("conversations", "show", f"id {hostile}"), ("search", "peanuts"), ("stats",)):
+        shown = call(*words).stdout
+        assert "[bold]markup[/bold]" in shown, words
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066]", shown), words
+    assert json.dumps(hostile) in json.dumps(answer("conversations"))
+
+
+# -- the demo -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = process("demo", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ok"] is True
+    assert (found["import"]["conversations"], found["import"]["messages"]) == (16, 402)
+    assert all(search["hits"] for search in found["searches"])
+    assert found["crash"]["kills"] == 3
+    assert found["crash"]["acknowledged_turns"] > 0
+    assert found["crash"]["found_turns"] == found["crash"]["acknowledged_turns"] + found["crash"]["unreported_turns"]
+    assert found["crash"]["messages"] == 2 * found["crash"]["found_turns"]
+    assert (found["crash"]["lost_turns"], found["crash"]["seq_gaps"], found["crash"]["half_turns"]) == (0, 0, 0)
+    assert found["crash"]["totals_exact"] is True
+    assert found["doctor"]["problems"] == []
+    assert found["seconds"] < 60
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_tells_a_story_in_eight_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = process("demo", "--keep")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\d)  \S", done.stdout, re.MULTILINE) == list("12345678")
+    assert ESCAPE not in done.stdout
+    url = re.search(r"^Store: (\S+)$", done.stdout, re.MULTILINE)
+    assert url is not None
+    again = process("--url", url[1], "conversations", "--json", "-n", "50")
+    assert len(json.loads(again.stdout)["conversations"]) == 18  # the sample, the writer's and the fork
+
+
+def test_the_demo_on_a_store_of_the_user_leaves_it_as_it_was(store_url: str):
+    before = answer("stats")
+    result = call("demo", "--json", env={"PERDURE_URL": store_url})
+    assert result.exit_code == 0, result.stderr
+    tenant = json.loads(result.stdout)["tenant"]
+    assert tenant.startswith("demo-")
+    assert answer("stats") == before
+    assert answer("stats", "--tenant", tenant)["stats"]["conversations"] == 0
+
+
+def test_the_demo_on_postgresql(empty_postgres_url: str):
+    done = process("demo", "--json", PERDURE_URL=empty_postgres_url)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ok"] is True
+    assert found["import"]["messages"] == 402
+    assert found["crash"]["lost_turns"] == 0
+    assert found["doctor"]["engine"].startswith("PostgreSQL")
+    with perdure.sync.open(empty_postgres_url) as store:
+        assert store.execute("select count(*) from conversations")[0][0] == 0
+        assert store.execute("select count(*) from messages")[0][0] == 0
+
+
+def test_the_demo_takes_a_history_of_the_user(tmp_path: Path):
+    topics = ("gearbox", "sourdough", "telescope")
+    lines = [
+        json.dumps({"messages": [
+            {"role": "user", "content": f"Please explain the {topic}, I need the {topic} today."},
+            {"role": "assistant", "content": f"A {topic} is easy to explain."},
+        ]})
+        for topic in topics
+    ]  # fmt: skip
+    (tmp_path / "mine.jsonl").write_text("\n".join([*lines, "{broken"]), encoding="utf-8")
+    result = call("demo", "--input", "mine.jsonl", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["import"]["conversations"], found["import"]["messages"], found["import"]["broken"]) == (3, 6, 1)
+    assert [one["query"] for one in found["searches"]] == list(topics)
+    assert "line 4: " in result.stderr
+    (tmp_path / "bad.jsonl").write_text("{broken\n", encoding="utf-8")
+    refused = call("demo", "--input", "bad.jsonl")
+    assert refused.exit_code == 2
+    assert "perdure: nothing can be loaded from bad.jsonl: line 1: " in refused.stderr
+
+
+def test_the_demo_refuses_what_it_cannot_do():
+    assert "two processes" in call("demo", "-u", ":memory:").stderr
+    assert call("demo", "--tenant", "mine").exit_code == 2
+    result = call("demo", "--input", "nowhere.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr == "perdure: there is no file nowhere.jsonl\n"
+
+
+def test_the_proof_by_kill_fails_when_something_is_missing(store_url: str):
+    from perdure.cli.demo import crash
+    from perdure.cli.demo.writer import turn
+
+    def verdict(acknowledged: int) -> crash.Verdict:
+        turns, state = crash.examine(store, "written")
+        return crash.Verdict([crash.round_of(set(range(1, acknowledged + 1)), turns, 1)], **state)
+
+    with perdure.sync.open(store_url) as store:
+        store.create_conversation("demo-writer", "demo", id="written")
+        for number in (1, 2, 3):
+            store.add_messages("written", turn(number))
+        assert verdict(3).holds
+        assert verdict(2).holds  # a third that was stored and not yet reported
+        assert not verdict(4).holds
+        assert verdict(4).rounds[0].lost == 1
+        store.execute("update conversations set total_tokens = total_tokens + 1 where id = 'written'")
+        assert not verdict(3).totals_exact
+        store.execute("update conversations set total_tokens = total_tokens - 1 where id = 'written'")
+        assert verdict(3).holds
+        store.delete_message(store.get_messages("written")[3].id)
+        broken = verdict(3)
+        assert (broken.half_turns, broken.seq_gaps, broken.holds) == (1, 1, False)
+
+
+def test_queries_for_an_unknown_history_are_its_own_words(store_url: str):
+    from perdure.cli.demo.terms import distinctive
+
+    with perdure.sync.open(store_url) as store:
+        for topic in ("gearbox", "sourdough", "telescope"):
+            made = store.create_conversation("a", "u")
+            for _ in range(3):
+                store.add_message(made.id, "user", f"Please explain the {topic} again, the {topic} is strange.")
+        assert distinctive(store, 3) == ["gearbox", "sourdough", "telescope"]
+        empty = store.for_tenant("empty")
+        assert distinctive(empty, 3) == []
+        made = empty.create_conversation("a", "u")
+        empty.add_message(made.id, "user", "🙂")
+        empty.add_message(made.id, "user", "ok so be it")
+        assert distinctive(empty, 3) == ["ok so be it"]
+
+
+# -- the documentation --------------------------------------------------------------------------------------------------
+
+
+def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, f"{path} {name}")
+
+
+def test_the_documentation_lists_every_command_and_option():
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## `(perdure[^`]*)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    commands = dict(_commands(typer.main.get_command(app), "perdure"))
+    assert sorted(sections) == sorted(commands)
+    alone = {"--version", "--install-completion", "--show-completion"}
+    common = {"--help", "-h"} | _options(commands["perdure"]) - alone
+    for path, command in commands.items():
+        cells = " ".join(re.findall(r"^\|(.*?)\|", sections[path], re.MULTILINE))
+        documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cells))
+        wanted = _options(command) | {"--help", "-h"} if path == "perdure" else _options(command) - common
+        assert documented == wanted, path
+
+
+def _options(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts if name.startswith("-")}
