@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup demo demo-postgres test test-full lint types laws docs bench sync ci clean
+.PHONY: setup demo demo-postgres test test-full lint types laws docs reference bench sync ci clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,9 @@ laws: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/python -m pytest tests/docs
+
+reference: $(STAMP)  ## Write docs/reference.md anew
+	@$(BIN)/python tools/generate_reference.py
 
 sync: $(STAMP)  ## Write the blocking twins anew
 	@$(BIN)/python tools/generate_sync.py

@@ -16,7 +16,7 @@ from typing import Any
 
 import perdure
 from perdure import _exports
-from perdure.services import opening, transfer
+from perdure.services import opening
 from perdure.values import errors, limits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,8 +40,8 @@ VERBS = {
     "Store": "Life, transactions, administration",
 }
 """The sections, by the class that has the verbs."""
-REPORTS = (transfer.ImportReport, transfer.ExportReport, transfer.LineError, transfer.Progress)
-"""Answers of verbs that are no public names of their own."""
+MADE_BY = {"Tracker": "async with store.track(conversation_id) as tracker"}
+"""Classes that callers get from a verb and never make."""
 
 
 @cache
@@ -72,8 +72,9 @@ def _is_static(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _text(node: ast.AST) -> str:
-    """Source text, strings in double quotes as the formatter has them."""
-    return re.sub(r"'([^'\"]*)'", r'"\1"', ast.unparse(node))
+    """Source text: strings in double quotes as the formatter has them, names of classes without any."""
+    text = re.sub(r"'([^'\"]*)'", r'"\1"', ast.unparse(node))
+    return re.sub(r'"([A-Z]\w+)"', r"\1", text)
 
 
 def _aliases(path: str) -> dict[str, str]:
@@ -146,8 +147,8 @@ def _entry(level: int, name: str, code: str, doc: str | None) -> str:
     return f"{'#' * level} `{name}`\n\n```text\n{code}\n```\n\n{markdown(doc)}\n"
 
 
-def verbs(kind: type) -> list[str]:
-    """The entries of a class's own public members, in the order of the source."""
+def verbs(kind: type, owner: str = "") -> list[str]:
+    """The entries of a class's own public members, in the order of the source; those of an ``owner`` stand under it."""
     entries: list[str] = []
     aliases = _aliases(inspect.getsourcefile(kind) or "")
     for node in _class(kind).body:
@@ -155,13 +156,15 @@ def verbs(kind: type) -> list[str]:
             code = signature(node.name, node)
             for alias, meaning in aliases.items():
                 code = re.sub(rf"\b{alias}\b", meaning, code)
+            if _is_property(node) and owner:
+                continue
             if _is_property(node):
                 code = code.replace("()", "", 1).replace(" -> ", ": ")
             prefix = "await " if isinstance(node, ast.AsyncFunctionDef) else ""
             prefix = {"asynccontextmanager": "async with "}.get(_decorator(node), prefix)
             if prefix == "await " and "AsyncIterator" in code:
                 prefix = "async for ... in "
-            entries.append(_entry(3, node.name, prefix + code, ast.get_docstring(node)))
+            entries.append(_entry(4 if owner else 3, owner + node.name, prefix + code, ast.get_docstring(node)))
     return entries
 
 
@@ -175,7 +178,9 @@ def value(name: str, kind: Any = None) -> str:
     node = _class(kind)
     init = _function(node, "__init__")
     code = signature(name, init) if init is not None else _laid_out(name, _fields(kind), "")
-    if _is_enum(kind):
+    if name in MADE_BY:
+        code = MADE_BY[name]
+    elif _is_enum(kind):
         code = "\n".join(f"{name}.{member.name} = {member.value!r}" for member in kind)
     entry = _entry(3, name, code, kind.__doc__)
     for member in node.body:
@@ -242,11 +247,11 @@ def page() -> str:
         entries = verbs(kind)
         if entries:
             parts += [f"## {VERBS[kind.__name__]}\n", *entries]
-        if kind.__name__ == "TransferVerbs":
-            parts += [value(report.__name__, report) for report in REPORTS if report.__name__ not in _exports.names()]
+        if kind.__name__ == "TrackingVerbs":
+            parts += [value("Tracker"), *verbs(perdure.Tracker, "Tracker.")]
     problems = {name for name in _exports.names() if issubclass(getattr(perdure, name), errors.PerdureError)}
     parts.append("## Values\n")
-    parts += [value(name) for name in _exports.names() if name not in problems and name not in stores]
+    parts += [value(name) for name in _exports.names() if name not in {*problems, *stores, "Tracker"}]
     parts += ["## Errors\n", markdown(errors.__doc__), "", error_table(), "", "## Limits\n", limit_table(limits)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).strip() + "\n"
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from perdure.rooms.conversations.content import ToolResultPart as ToolResultPart
     from perdure.rooms.conversations.draft import Draft as Draft
     from perdure.rooms.conversations.draft import MessageRole as MessageRole
+    from perdure.rooms.conversations.reports import ExportReport as ExportReport
+    from perdure.rooms.conversations.reports import ImportReport as ImportReport
+    from perdure.rooms.conversations.reports import LineError as LineError
+    from perdure.rooms.conversations.reports import TransferProgress as TransferProgress
     from perdure.rooms.conversations.usage import TokenUsage as TokenUsage
     from perdure.rooms.conversations.values import Conversation as Conversation
     from perdure.rooms.conversations.values import ConversationMetadata as ConversationMetadata
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from perdure.services.store import PostgresStore as PostgresStore
     from perdure.services.store import SQLiteStore as SQLiteStore
     from perdure.services.store import Store as Store
+    from perdure.services.tracking import Tracker as Tracker
     from perdure.values.config import PersistenceConfig as PersistenceConfig
     from perdure.values.errors import Busy as Busy
     from perdure.values.errors import ChecksumMismatch as ChecksumMismatch

@@ -10,6 +10,7 @@ VALUES = {
         "FilePart", "OpaquePart", "ReasoningPart", "TextPart", "ToolCallPart", "ToolResultPart",
     ),
     "perdure.rooms.conversations.draft": ("Draft", "MessageRole"),
+    "perdure.rooms.conversations.reports": ("ExportReport", "ImportReport", "LineError", "TransferProgress"),
     "perdure.rooms.conversations.usage": ("TokenUsage",),
     "perdure.rooms.conversations.values": (
         "Conversation", "ConversationMetadata", "Message", "MessageVersion", "Page", "TokenReportRow",
@@ -26,6 +27,7 @@ VALUES = {
 SERVICES = {
     "search": ("SearchHit",),
     "store": ("PostgresStore", "SQLiteStore", "Store"),
+    "tracking": ("Tracker",),
 }
 """Names with an async and a blocking half, by module of ``perdure.services`` and ``perdure.sync``."""
 

@@ -17,7 +17,7 @@ PAGES = [
     ROOT / "llms.txt",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-SPOKEN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SPOKEN = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
 """Pages whose Python runs."""
 
 _FENCE = re.compile(
@@ -25,6 +25,7 @@ _FENCE = re.compile(
 )
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+_FILE = re.compile(r"# (\w+\.py)\n")
 _POSTGRES = re.compile(r"postgresql://[^\"'\s]*")
 
 
@@ -82,24 +83,31 @@ def needs_postgres(page: Path) -> bool:
     return any(_POSTGRES.search(block.text) for block in blocks(page) if block.language == "python")
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """Writes the files of a page: the blocks that begin with ``# name.py``."""
+    for block in blocks(page):
+        named = _FILE.match(block.text)
+        if block.language == "python" and named:
+            (folder / named[1]).write_text(block.text, encoding="utf-8")
+
+
 def run(page: Path, folder: Path, postgres_url: str | None) -> list[str]:
     """Runs the Python of a page, block after block in one namespace; what went other than the page says, in words.
 
-    A block that begins with ``# name.py`` is that file. Addresses of PostgreSQL are replaced by a real one.
+    A block that begins with ``# name.py`` is that file and is written first. Addresses of PostgreSQL are replaced by a real one.
     """
     return asyncio.run(_run(page, folder, postgres_url))
 
 
 async def _run(page: Path, folder: Path, postgres_url: str | None) -> list[str]:
+    write_files(page, folder)
     space: dict[str, Any] = {"__name__": "__page__"}
     wrong: list[str] = []
     for block in blocks(page):
         if block.language != "python":
             continue
         source = block.text if postgres_url is None else _POSTGRES.sub(postgres_url, block.text)
-        named = re.match(r"# (\w+\.py)\n", source)
-        if named:
-            (folder / named[1]).write_text(source, encoding="utf-8")
+        if _FILE.match(source):
             continue
         printed = await _execute("\n" * (block.line - 1) + source, page, space)
         expected = expected_output(page, block)

@@ -124,7 +124,11 @@ def chunk(delta=None, finish=None, **fields):
     }  # fmt: skip
 
 
-CHUNKS = [chunk({"role": "assistant", "content": "", "refusal": None}), chunk({"content": "Sun"}), chunk({"content": "ny."})]
+CHUNKS = [
+    chunk({"role": "assistant", "content": "", "refusal": None}),
+    chunk({"content": "Sun"}),
+    chunk({"content": "ny."}),
+]
 CHAT_END = [chunk({}, "stop"), "[DONE]"]
 CHAT_USAGE = chunk(usage={"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15})
 
@@ -156,7 +160,11 @@ def response_events():
         {"type": "response.output_item.added", "output_index": 0, "item": {**done["output"][0], "summary": []}},
         {"type": "response.output_item.done", "output_index": 0, "item": done["output"][0]},
         {"type": "response.output_item.added", "output_index": 1, "item": started},
-        {"type": "response.content_part.added", "part": {"type": "output_text", "text": "", "annotations": []}, **place},
+        {
+            "type": "response.content_part.added",
+            "part": {"type": "output_text", "text": "", "annotations": []},
+            **place,
+        },
         {"type": "response.output_text.delta", "delta": "Sun", "logprobs": [], **place},
         {"type": "response.output_text.delta", "delta": "ny.", "logprobs": [], **place},
         {"type": "response.output_text.done", "text": "Sunny.", "logprobs": [], **place},
@@ -192,7 +200,11 @@ def claude_events():
         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"city":'}},
         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '"Rome"}'}},
         {"type": "content_block_stop", "index": 1},
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 3}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+            "usage": {"output_tokens": 3},
+        },
         {"type": "message_stop"},
     ]
 
@@ -376,7 +388,9 @@ async def test_a_stream_is_recorded_and_gives_every_event(world, server, api):
         assert "interrupted" not in found[-1].metadata
         assert (found[-1].token_usage is None) == (api == CHAT)
         if api == CLAUDE:
-            assert found[-1].content[1] == perdure.ToolCallPart(id="toolu_1", name="weather", arguments='{"city":"Rome"}')
+            assert found[-1].content[1] == perdure.ToolCallPart(
+                id="toolu_1", name="weather", arguments='{"city":"Rome"}'
+            )
             assert found[-1].metadata["finish_reason"] == "tool_use"
             assert found[-1].token_usage.total_tokens == 15
         assert t.failures == 0
@@ -420,7 +434,9 @@ async def test_a_whole_turn_with_tools_is_stored_once(world, server):
 
 async def test_a_turn_with_anthropics_tools_is_stored_once(world, server):
     async with tracked(world) as (store, conversation, t):
-        server.replies.extend([claude({"type": "text", "text": "Let me see."}, TOOL, stop="tool_use"), claude(), claude()])
+        server.replies.extend(
+            [claude({"type": "text", "text": "Let me see."}, TOOL, stop="tool_use"), claude(), claude()]
+        )
         client = t.wrap(world.anthropic())
         history = [*ASKED]
 
@@ -430,11 +446,19 @@ async def test_a_turn_with_anthropics_tools_is_stored_once(world, server):
             )
 
         answer = await ask()
-        marked = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny", "cache_control": {"type": "ephemeral"}}
+        marked = {
+            "type": "tool_result",
+            "tool_use_id": "toolu_1",
+            "content": "sunny",
+            "cache_control": {"type": "ephemeral"},
+        }
         history += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": [marked]}]
         await ask()
         del marked["cache_control"]
-        history += [{"role": "assistant", "content": "Sunny."}, {"role": "user", "content": [{"type": "text", "text": "Thanks"}]}]
+        history += [
+            {"role": "assistant", "content": "Sunny."},
+            {"role": "user", "content": [{"type": "text", "text": "Thanks"}]},
+        ]
         await ask()
         found = await messages_of(store, conversation)
         assert [message.role.value for message in found] == [
@@ -446,7 +470,14 @@ async def test_a_turn_with_anthropics_tools_is_stored_once(world, server):
 
 
 async def test_a_turn_with_responses_tools_is_stored_once(world, server):
-    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "weather", "arguments": "{}", "status": "completed"}
+    call = {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "c1",
+        "name": "weather",
+        "arguments": "{}",
+        "status": "completed",
+    }
     async with tracked(world) as (store, conversation, t):
         server.replies.extend([response(output=[response()["output"][0], call]), response(), response()])
         client = t.wrap(world.openai())
@@ -479,7 +510,9 @@ async def test_an_answer_that_says_nothing_still_counts(world, server):
 async def test_of_several_choices_the_first_is_kept(world, server):
     async with tracked(world) as (store, conversation, t):
         one = chat()["choices"][0]
-        server.replies.append(chat(choices=[one, {**one, "index": 1, "message": {**one["message"], "content": "Rain."}}]))
+        server.replies.append(
+            chat(choices=[one, {**one, "index": 1, "message": {**one["message"], "content": "Rain."}}])
+        )
         answer = await world.of(asking(world, t.wrap(world.openai()), CHAT))
         assert [choice.message.content for choice in answer.choices] == ["Sunny.", "Rain."]
         found = await messages_of(store, conversation)
@@ -497,7 +530,9 @@ async def test_anthropics_manager_of_streams_is_recorded(world, server):
         async with world.inside(client.messages.stream(**arguments)) as stream:
             kind, text = type(stream), [piece async for piece in world.each(stream.text_stream)]
         manager = t.wrap(client).messages.stream(**arguments)
-        assert isinstance(manager, anthropic.AsyncMessageStreamManager if world.awaits else anthropic.MessageStreamManager)
+        assert isinstance(
+            manager, anthropic.AsyncMessageStreamManager if world.awaits else anthropic.MessageStreamManager
+        )
         async with world.inside(manager) as stream:
             assert type(stream) is kind
             assert [piece async for piece in world.each(stream.text_stream)] == text
@@ -529,7 +564,13 @@ async def test_everything_else_passes_through(world, server):
     async with tracked(world) as (store, conversation, t):
         client = world.openai()
         wrapped = t.wrap(client)
-        server.replies.extend([chat(), chat(), {"object": "list", "data": [], "model": "e", "usage": {"prompt_tokens": 1, "total_tokens": 1}}])
+        server.replies.extend(
+            [
+                chat(),
+                chat(),
+                {"object": "list", "data": [], "model": "e", "usage": {"prompt_tokens": 1, "total_tokens": 1}},
+            ]
+        )
         raw = await world.of(wrapped.chat.completions.with_raw_response.create(model="gpt-5", messages=ASKED))
         assert isinstance(raw, LegacyAPIResponse)
         assert raw.parse().choices[0].message.content == "Sunny."
@@ -634,7 +675,7 @@ async def test_a_stream_that_breaks_records_what_came(world, server, api):
         cut = {CHAT: 3, RESPONSES: 7, CLAUDE: 5}[api]
         server.replies.append(Events(STREAMS[api]()[:cut], dies=True))
         stream = await world.of(asking(world, t.wrap(client_of(world, api)), api, stream=True))
-        with pytest.raises(Exception, match=r".") as caught:  # noqa: PT012
+        with pytest.raises(Exception, match=r".") as caught:
             await world.all(stream)
         found = await messages_of(store, conversation)
         assert [text for _, text in roles_of(found) if text] == ["Weather?", "Sunny."]
@@ -647,11 +688,10 @@ async def test_a_stream_that_is_closed_early_records_what_came(world, server, ap
     async with tracked(world) as (store, conversation, t):
         server.replies.append(Events(STREAMS[api]()))
         stream = await world.of(asking(world, t.wrap(client_of(world, api)), api, stream=True))
-        async with world.inside(stream):
-            async with contextlib.aclosing(world.each(stream)) as events:
-                async for event in events:
-                    if "Sun" in event.to_json():
-                        break
+        async with world.inside(stream), contextlib.aclosing(world.each(stream)) as events:
+            async for event in events:
+                if "Sun" in event.to_json():
+                    break
         found = await messages_of(store, conversation)
         assert found[-1].text == "Sun"
         assert found[-1].metadata["interrupted"] is True
@@ -678,7 +718,9 @@ async def test_what_came_of_open_streams_is_recorded_at_the_end_of_the_block(wor
             assert len(events) == 2
         found = await messages_of(store, made.id)
         assert (found[-1].text, found[-1].metadata["interrupted"]) == ("Sun", True)
-        assert [event.choices[0].delta.content for event in await world.all(stream) if event.choices[0].delta.content] == ["ny."]
+        assert [
+            event.choices[0].delta.content for event in await world.all(stream) if event.choices[0].delta.content
+        ] == ["ny."]
         await world.of(asking(world, client, CHAT))  # it goes on, unrecorded
         assert await messages_of(store, made.id) == found
         await world.of(stream.close())
@@ -693,7 +735,10 @@ async def _first(world, stream, count):
 async def test_a_stream_that_is_dropped_is_closed_as_ever(server, tmp_path):
     """Nothing of ours keeps a blocking stream alive."""
     server.replies.append(Events(claude_events()))
-    with perdure.sync.open(tmp_path / "agent.db") as store, anthropic.Anthropic(api_key="k", base_url=server.url) as client:
+    with (
+        perdure.sync.open(tmp_path / "agent.db") as store,
+        anthropic.Anthropic(api_key="k", base_url=server.url) as client,
+    ):
         store.create_conversation("helper", "ann", id="c")
         with store.track("c") as t:
             stream = t.wrap(client).messages.create(model="m", max_tokens=9, messages=ASKED, stream=True)
@@ -708,7 +753,10 @@ async def test_a_stream_that_is_dropped_is_closed_as_ever(server, tmp_path):
 
 
 async def test_a_call_that_is_cancelled_records_its_request(server, tmp_path):
-    async with perdure.open(tmp_path / "agent.db") as store, openai.AsyncOpenAI(api_key="k", base_url=f"{server.url}/v1") as client:
+    async with (
+        perdure.open(tmp_path / "agent.db") as store,
+        openai.AsyncOpenAI(api_key="k", base_url=f"{server.url}/v1") as client,
+    ):
         await store.create_conversation("helper", "ann", id="c")
         server.replies.append(Events([]))
         async with store.track("c") as t:
@@ -800,7 +848,9 @@ async def test_calls_made_elsewhere_are_recorded_by_hand(world):
         assert t.conversation_id == conversation
         added = await t.record(ASKED, chat())
         assert roles_of(added) == [("user", "Weather?"), ("assistant", "Sunny.")]
-        assert await t.record({"messages": [*ASKED, {"role": "assistant", "content": "Sunny."}], "system": "Be brief."}, claude())
+        assert await t.record(
+            {"messages": [*ASKED, {"role": "assistant", "content": "Sunny."}], "system": "Be brief."}, claude()
+        )
         await t.record({"input": "And in Rome?"}, response())
         await t.add("user", "Thanks", name="Ann")
         found = [one for one in roles_of(await messages_of(store, conversation)) if one[1]]

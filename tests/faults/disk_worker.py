@@ -199,7 +199,7 @@ def one_fault(path: str, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def transaction_with_fault(path: str, plan: dict[str, Any]) -> dict[str, Any]:
-    """Two groups in one transaction, a fault somewhere in it; the block goes on after an error, as careless code does."""
+    """Two groups in one transaction, a fault somewhere in it; the block goes on after an error."""
     DISK.__init__()
     DISK.full, DISK.fail_at, DISK.fail_for = plan["full"], plan["at"], plan["for"]
     config = PersistenceConfig(f"sqlite:///{path}", pool_size=1, effective_cache_size="64kB")  # spills into the log
@@ -211,7 +211,9 @@ def transaction_with_fault(path: str, plan: dict[str, Any]) -> dict[str, Any]:
             with store.transaction() as inside:
                 for half in range(2):
                     try:
-                        inside.add_messages("c", [{"role": "user", "content": f"{half} {n}" + "x" * 9_000} for n in range(20)])
+                        inside.add_messages(
+                            "c", [{"role": "user", "content": f"{half} {n}" + "x" * 9_000} for n in range(20)]
+                        )
                     except TYPED:
                         errors += 1
         except TYPED:

@@ -7,8 +7,8 @@ from typing import Any
 
 from kill_worker import Call, perform
 
-from perdure.rooms.conversations.values import content_of
 from perdure.rooms.conversations.content import plain_text
+from perdure.rooms.conversations.values import content_of
 from perdure.values import rank
 from perdure.values.errors import Conflict, Invalid, NotFound
 from perdure.values.text import analyse
@@ -85,9 +85,9 @@ def lost(log: Log, rows: Rows) -> list[str]:
         elif verb in {"create_conversation", "fork_conversation"}:
             if answer["id"] not in gone and answer["id"] not in rows.living:
                 found.append(f"{verb} {answer['id']}")
-        elif verb == "delete_conversation" and call["id"] in rows.living:
-            found.append(f"{verb} {call['id']}")
-        elif verb == "update_conversation" and rows.living[call["id"]][12] < answer["version"]:
+        elif (verb == "delete_conversation" and call["id"] in rows.living) or (
+            verb == "update_conversation" and rows.living[call["id"]][12] < answer["version"]
+        ):
             found.append(f"{verb} {call['id']}")
     for message_id, call in touched.items():
         if message_id not in maybe and not _as_told(call, rows.by_id.get(message_id), places.get(message_id), rows):

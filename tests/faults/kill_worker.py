@@ -17,7 +17,7 @@ from perdure.values.errors import Conflict, NotFound, Unavailable
 Call = dict[str, Any]
 
 SHARED = "shared"
-WORDS = "tide harbour signal lantern current anchor pilot vessel storm channel beacon quay".split()
+WORDS = ("tide", "harbour", "signal", "lantern", "current", "anchor", "pilot", "vessel", "storm", "channel", "beacon")
 ALONE = {"add_message", "edit_message", "delete_message", "erase_message"}
 """Verbs on single messages; a message that came in a group is never changed, so that groups can be counted."""
 

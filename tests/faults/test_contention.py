@@ -35,7 +35,8 @@ def race(zygote: Zygote, url: str, folder: Path, processes: int, steps: int) -> 
     outs = [folder / f"out{number}" for number in range(processes)]
     go = folder / "go"
     workers = [
-        zygote.start(url=url, name=f"p{number}", times=steps, out=str(out), go=str(go)) for number, out in enumerate(outs)
+        zygote.start(url=url, name=f"p{number}", times=steps, out=str(out), go=str(go))
+        for number, out in enumerate(outs)
     ]
     deadline = time.monotonic() + 60
     while not all(Path(f"{out}.ready").exists() for out in outs):

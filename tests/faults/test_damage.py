@@ -22,7 +22,7 @@ import perdure
 import perdure.sync
 from perdure.drivers.sqlite import connection, log
 
-FLIPS, FLIPS_FULL = 330, int(os.environ.get("PERDURE_FLIPS", "10000"))
+FLIPS, FLIPS_FULL = 300, int(os.environ.get("PERDURE_FLIPS", "10000"))
 MOVES, MOVES_FULL = 132, int(os.environ.get("PERDURE_MOVED_PAGES", "3000"))
 PAGE = 4096
 FRAME = 24 + PAGE

@@ -20,7 +20,7 @@ import perdure.sync
 from perdure.drivers.sqlite import connection
 from perdure.values.config import PersistenceConfig
 
-EVERY, EVERY_FULL = 40, 1
+EVERY, EVERY_FULL = 60, 1
 """A fault at each of every so many I/O calls of a life."""
 FILLS, FILLS_FULL = 12, 200
 Result = dict[str, Any]
@@ -40,7 +40,8 @@ def live(zygote: Zygote, folder: Path, plans: list[Result]) -> list[Result]:
         out = folder / f"out{number}"
         out.unlink(missing_ok=True)
     workers = [
-        zygote.start(folder=str(folder), out=str(folder / f"out{number}"), plans=plans[number::2]) for number in range(2)
+        zygote.start(folder=str(folder), out=str(folder / f"out{number}"), plans=plans[number::2])
+        for number in range(2)
     ]
     assert [zygote.wait(worker) for worker in workers] == [0, 0]
     return [json.loads(line) for n in range(2) for line in (folder / f"out{n}").read_text().splitlines()]
@@ -95,7 +96,7 @@ def test_an_io_error_at_every_call(zygote, tmp_path, tell):
 def test_every_sync_that_fails(zygote, tmp_path, tell):
     """A sync that failed is not tried again on the same handle, and what it was for is not acknowledged."""
     results: list[Result] = []
-    for pass_pages, every in ((1_000, 1), (10, 2)):
+    for pass_pages, every in ((1_000, 2), (10, 4)):
         (sound,) = live(zygote, tmp_path, [plan(0, "full", pass_pages=pass_pages)])
         syncs = range(1, sound["kinds"]["sync"] + 1, every)
         plans = [{**plan(at, "full", pass_pages=pass_pages), "only": "sync"} for at in syncs]
@@ -135,7 +136,8 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small tmpfs needs root on Linux")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"mount refuses a tmpfs here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -159,8 +161,7 @@ def fill_and_free(folder: Path, ballast: int) -> dict[str, int]:
                 assert [message.id for message in store.get_messages("c", last=5)] == told[-5:]
                 assert store.get_conversation("c").message_count == len(told)
         stone.unlink()
-        for number in range(20):
-            told.append(store.add_message("c", "user", f"after {number}").id)
+        told += [store.add_message("c", "user", f"after {number}").id for number in range(20)]
         store.upkeep()
     with perdure.sync.Store(f"sqlite:///{folder}/store.db") as store:
         assert [message.id for message in store.get_conversation("c", include_messages=True).messages] == told

@@ -22,7 +22,7 @@ from perdure.testing.postgres import PostgresServer
 from perdure.values.config import PersistenceConfig
 
 WRITERS = 3
-KILLS = 200
+KILLS = 120
 KILLS_FULL = int(os.environ.get("PERDURE_KILLS", "10000"))
 KILLS_PER_FILE = 30
 FAULTS_FULL = 100

@@ -1,4 +1,4 @@
-"""Every creating verb is sent one to five times under one idempotency key, with replies that get lost: one effect, one id.
+"""Every creating verb is sent one to five times under one key, with replies that get lost: one effect, one id.
 
 ``PERDURE_REPLIES`` sets how often each verb goes through that in the full run (500 unless given).
 """
@@ -113,7 +113,7 @@ async def test_lost_replies(opener, seeded_random, tell):
 @pytest.mark.full
 @pytest.mark.timeout(0)
 async def test_lost_replies_full(opener, seeded_random, tell):
-    tell(f"replies_{opener.driver}_full", **await drop_replies(opener, min(ROUNDS_FULL, 60), seeded_random))
+    tell(f"replies_{opener.driver}_full", **await drop_replies(opener, ROUNDS_FULL, seeded_random))
 
 
 def die_after_commit(url: str, rounds: int, rng: random.Random) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 _NEEDED = (
-    "perdure.sync.store", "perdure.kit.blocking", "perdure.drivers.sqlite.blocking", "perdure.drivers.postgres.blocking",
+    "perdure.sync.store", "perdure.kit.blocking",
+    "perdure.drivers.sqlite.blocking", "perdure.drivers.postgres.blocking",
 )  # fmt: skip
 """What every worker uses and perdure would load on first use."""
 _HERE = Path(__file__).resolve().parent
@@ -100,7 +101,7 @@ def _work(module: Any, line: dict[str, Any]) -> None:
         os.dup2(2, 1)
         module.work(**line)
         code = 0
-    except BaseException:  # broad: told to whoever reads stderr, and by the exit code
+    except BaseException:  # noqa: BLE001 - told to whoever reads stderr, and by the exit code
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -13,8 +13,8 @@ from perdure.cli.screen import Screen, one_line, plural, size
 from perdure.values.errors import Invalid, PerdureError
 
 if TYPE_CHECKING:
+    from perdure.rooms.conversations.reports import ImportReport, TransferProgress
     from perdure.sync.store import Store
-    from perdure.sync.transfer import ImportReport, Progress
 
 STDIN = "-"
 LINES = 10
@@ -80,7 +80,7 @@ def load(
     """Imports with a progress bar. Raises what the verb raises."""
     with Activity(screen, "Importing") as activity:
 
-        def tell(progress: "Progress") -> None:
+        def tell(progress: "TransferProgress") -> None:
             label = "Checking" if progress.stage == "check" else "Loading"
             activity.update(progress.bytes, progress.total_bytes, label, plural(progress.messages, "message"))
 
@@ -130,7 +130,7 @@ def export(
         raise Invalid(f"there is no folder {Path(file).parent} to write to", field="file")
     with call.store() as store, Activity(call.screen, "Exporting") as activity:
 
-        def tell(progress: "Progress") -> None:
+        def tell(progress: "TransferProgress") -> None:
             activity.update(progress.messages, None, "Exporting", plural(progress.messages, "message"))
 
         report = store.export_conversations(sys.stdout.buffer if to_stdout else file, user, agent, tell)

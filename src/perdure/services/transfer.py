@@ -16,6 +16,7 @@ from perdure.rooms.conversations import formats, jsonl, moving
 from perdure.rooms.conversations.draft import Draft
 from perdure.rooms.conversations.foreign import FORMATS, RecordReader, format_of
 from perdure.rooms.conversations.jsonl import Entry, LineReader, Opened
+from perdure.rooms.conversations.reports import ExportReport, ImportReport, LineError, TransferProgress
 from perdure.rooms.conversations.values import Message
 from perdure.services.handle import Handle
 from perdure.services.lines import Line, Numbered, Spool, Target
@@ -34,51 +35,12 @@ Formats = Literal["auto", "perdure", "openai", "anthropic", "openai-responses"]
 Sink = str | os.PathLike[str] | BinaryIO | Callable[[bytes], Any]
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far an import or an export is. ``total_bytes`` is None where nobody knows it."""
-
-    stage: Literal["check", "load", "export"]
-    bytes: int
-    total_bytes: int | None
-    conversations: int
-    messages: int
-
-
-class LineError(msgspec.Struct, frozen=True):
-    """A line (or, in a JSON document, a record; both counted from 1) that was not loaded, and why."""
-
-    line: int
-    reason: str
-
-
-class ExportReport(msgspec.Struct, frozen=True):
-    """What was written."""
-
-    conversations: int
-    messages: int
-    bytes: int
-
-
-class ImportReport(msgspec.Struct, frozen=True):
-    """What was loaded.
-
-    ``conversations`` and ``messages`` are new ones; ``skipped`` counts messages that were stored already, ``broken``
-    lines that were not loaded, of which ``errors`` lists the first hundred.
-    """
-
-    conversations: int
-    messages: int
-    skipped: int
-    broken: int
-    errors: list[LineError]
-
-
 class _Import(msgspec.Struct):
     """An import that is under way."""
 
     numbered: Numbered
     total_bytes: int
-    on_progress: Callable[[Progress], Any] | None
+    on_progress: Callable[[TransferProgress], Any] | None
     opened: set[str] = msgspec.field(default_factory=set[str])
     conversations: int = 0
     messages: int = 0
@@ -97,7 +59,9 @@ class _Import(msgspec.Struct):
         self.portion.clear()
         if self.on_progress is not None:
             self.on_progress(
-                Progress(stage, self.numbered.position, self.total_bytes or None, self.conversations, self.messages)
+                TransferProgress(
+                    stage, self.numbered.position, self.total_bytes or None, self.conversations, self.messages
+                )
             )
 
 
@@ -111,7 +75,7 @@ class TransferVerbs(Handle):
         target: Sink,
         user_id: str | None = None,
         agent_id: str | None = None,
-        on_progress: Callable[[Progress], Any] | None = None,
+        on_progress: Callable[[TransferProgress], Any] | None = None,
     ) -> ExportReport:
         """Writes every conversation (of a user, of an agent) as JSON Lines, and says how much it was.
 
@@ -126,7 +90,7 @@ class TransferVerbs(Handle):
                 await kit.off_loop(lambda chunk=chunk: file.write(chunk))
                 conversations, messages, size = conversations + talks, messages + said, size + len(chunk)
                 if on_progress is not None:
-                    on_progress(Progress("export", size, None, conversations, messages))
+                    on_progress(TransferProgress("export", size, None, conversations, messages))
         return ExportReport(conversations, messages, size)
 
     async def export_lines(self, user_id: str | None = None, agent_id: str | None = None) -> AsyncIterator[bytes]:
@@ -186,7 +150,7 @@ class TransferVerbs(Handle):
         format: Formats = "auto",
         agent_id: str | None = None,
         user_id: str | None = None,
-        on_progress: Callable[[Progress], Any] | None = None,
+        on_progress: Callable[[TransferProgress], Any] | None = None,
     ) -> ImportReport:
         """Loads conversations from a path, a file or lines, and says what was loaded.
 

@@ -119,6 +119,7 @@ def connect(place: Place, config: PersistenceConfig, patience: Patience, *, read
     connection.execute("pragma wal_autocheckpoint = 0")  # the engine's upkeep does it, off the write path
     connection.execute(f"pragma cache_size = {-(config.effective_cache_size or 16 * 1024 * 1024) // 1024}")
     connection.execute("pragma temp_store = memory")
+    connection.execute("pragma secure_delete = on")  # what is erased leaves no bytes in free space
     if read_only:
         connection.execute("pragma query_only = on")
     if config.statement_timeout:

@@ -94,7 +94,9 @@ class SqliteEngine:
             if not lost:
                 return
             if log.outlived_the_machine(self.place.path):
-                _log.warning("the last %d frames of the log of %s cannot be read; it ends before them", lost, self.shown_path)
+                _log.warning(
+                    "the last %d frames of the log of %s cannot be read; it ends before them", lost, self.shown_path
+                )
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 return
         except apsw.BusyError:
@@ -257,7 +259,7 @@ class SqliteEngine:
                 self._rollback(connection)
 
     def _open_transaction(self) -> apsw.Connection:
-        """The connection that ``begin`` opened a transaction on, if SQLite has not given it up (disk full, I/O error)."""
+        """The connection that ``begin`` opened a transaction on, if SQLite has not given it up (a full disk)."""
         if self._inside is None or not self._inside.in_transaction:
             raise Unavailable("the disk failed inside the transaction; nothing of it was kept", retry_after=0.5)
         return self._inside

@@ -7,8 +7,7 @@ insert into chores (name, due_at) values (:name, :now)
 on conflict (name) do nothing;
 
 -- name: lease
--- does: Takes a chore that is due and that nobody holds (0 rows touched: not now). Times that lie further ahead than they
--- can were written by a clock that has been set back since, and count as past.
+-- does: Takes a chore that is due and that nobody holds; times further ahead than can be are a clock's that was set back.
 -- system
 update chores set owner = :owner, lease_until = :lease_until
 where name = :name and (due_at <= :now or due_at > :horizon) and (lease_until <= :now or lease_until > :lease_until);

@@ -32,7 +32,11 @@ Json = dict[str, Any]
 HISTORY: dict[Api, str] = {"openai": "messages", "openai-responses": "input", "anthropic": "messages"}
 """The argument of a call that holds the messages."""
 PROVIDERS: dict[Api, str] = {"openai": "openai", "openai-responses": "openai", "anthropic": "anthropic"}
-_USAGES = {"openai": usage_from_openai, "openai-responses": usage_from_openai_responses, "anthropic": usage_from_anthropic}
+_USAGES = {
+    "openai": usage_from_openai,
+    "openai-responses": usage_from_openai_responses,
+    "anthropic": usage_from_anthropic,
+}
 _DROPPED = frozenset(("cache_control",))
 _SPEAKERS = frozenset(("system", "developer", "user", "assistant"))
 _DONE = ("tool_calls", "function_call", "refusal", "audio")
@@ -63,7 +67,9 @@ def asked(api: Api, arguments: Mapping[str, Any], at: int) -> list[Draft]:
     if api == "openai":
         return [tidy(draft, created_at=at) for draft in from_openai_chat(_spoken(given))]
     if api == "anthropic":
-        return [tidy(draft, created_at=at) for draft in from_anthropic(_spoken(given), _prompt(arguments.get("system")))]
+        return [
+            tidy(draft, created_at=at) for draft in from_anthropic(_spoken(given), _prompt(arguments.get("system")))
+        ]
     items = given if isinstance(given, str) and given.strip() else _spoken(given)
     drafts = [tidy(draft, created_at=at) for draft in from_openai_responses(items)]
     if any(isinstance(arguments.get(name), str | dict) for name in ("previous_response_id", "conversation")):
@@ -80,7 +86,9 @@ def _items(given: object) -> list[Any]:
 
 def _spoken(given: object) -> list[Any]:
     """The messages that say something: APIs take and give empty ones, which cannot be stored."""
-    return [message for message in (reading.plain(item, "messages") for item in _items(given)) if not _is_silent(message)]
+    return [
+        message for message in (reading.plain(item, "messages") for item in _items(given)) if not _is_silent(message)
+    ]
 
 
 def _is_silent(message: object) -> bool:
@@ -116,7 +124,9 @@ def api_of(answer: object) -> Api:
         return "openai-responses"
     if "content" in found and "role" in found:
         return "anthropic"
-    raise Invalid("the response is of no known format", field="response", hint="an answer of OpenAI's or Anthropic's API")
+    raise Invalid(
+        "the response is of no known format", field="response", hint="an answer of OpenAI's or Anthropic's API"
+    )
 
 
 def answered(api: Api, answer: object) -> Answer:

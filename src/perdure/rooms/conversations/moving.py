@@ -33,8 +33,9 @@ def leaving(after: int, newest: int, user_id: str | None, agent_id: str | None, 
     """The next conversations in the order in which they were made."""
     given = {"user_id": user_id, "agent_id": agent_id}
     params: Params = {name: value for name, value in given.items() if value is not None}
-    flags = frozenset(params) | {"part" if params else "whole"}
-    rows = yield from fetch_all("conversations.leaving", flags=flags, after=after, newest=newest, limit=limit, **params)
+    rows = yield from fetch_all(
+        "conversations.leaving", flags=frozenset(params), after=after, newest=newest, limit=limit, **params
+    )
     found: list[Leaving] = []
     for row in rows:
         point, shared = (yield from _fork_point(row)) if row[15] else (None, 0)

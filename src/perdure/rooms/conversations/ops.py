@@ -172,9 +172,7 @@ def fork(
     if not 0 <= at_seq < source[8]:
         raise Invalid(f"at_seq must be from 0 to {source[8] - 1}, not {at_seq}", field="at_seq", limit=source[8] - 1)
     known = conversation_of(source)
-    new = NewConversation(
-        new_id, known.agent_id, known.user_id, known.metadata if metadata is None else metadata, now
-    )
+    new = NewConversation(new_id, known.agent_id, known.user_id, known.metadata if metadata is None else metadata, now)
     return (yield from share(source, at_seq, new, now))
 
 
@@ -276,6 +274,8 @@ def _drop_messages(conversation: int, user_id: str, agent_id: str, *, above: int
             messages=-messages, input_tokens=-input_tokens, output_tokens=-output_tokens, total_tokens=-total_tokens,
             cost=-cost,
         )  # fmt: skip
+    if spent:
+        yield from execute("conversations.drop_empty_totals", user_id=user_id, agent_id=agent_id)
     rows = yield from fetch_all("conversations.rows_above", conversation=conversation, above=above)
     yield from execute("conversations.drop_above", conversation=conversation, above=above)
     return [row[0] for row in rows]

@@ -134,6 +134,11 @@ set messages = token_totals.messages + excluded.messages,
     total_tokens = token_totals.total_tokens + excluded.total_tokens,
     cost = token_totals.cost + excluded.cost;
 
+-- name: drop_empty_totals
+-- does: Forgets the days of a user and an agent on which nothing that is stored was spent.
+delete from token_totals
+where tenant = :tenant and user_id = :user_id and agent_id = :agent_id and messages = 0;
+
 -- name: report
 -- does: Tokens and cost, added up by any of user, agent, model and day.
 -- scan: adds up the rows of its filters; there is one a day for each user, agent and model
@@ -361,9 +366,8 @@ where tenant = :tenant and live = 1;
 -- does: Conversations in the order in which they were made, so that a fork follows what it shares, from one on.
 -- scan: an export reads every conversation of a tenant, a user or an agent
 select {conversation} from conversations c
-where +c.tenant = :tenant    --if whole sqlite
-where c.tenant = :tenant     --if whole postgres
-where c.tenant = :tenant     --if part
+where +c.tenant = :tenant   --if sqlite
+where c.tenant = :tenant    --if postgres
   and c.live = 1 and c.ord > :after and c.ord <= :newest
   and c.user_id = :user_id     --if user_id
   and c.agent_id = :agent_id   --if agent_id

@@ -338,7 +338,7 @@ async def test_an_erased_conversation_leaves_no_trace(opener: Opener) -> None:
         await store.acting_as("admin").erase_conversation("id-of-mine")
         assert await traces(store, "id-of-mine") == []
         left = await traces(store, "wombat")
-        assert left in ([], ["token_totals"])  # a row of zeros may name the user, the agent and the model
+        assert left == []
         assert await row_count(store, "messages") == 1
         erased = [change async for change in store.all_changes(kinds=["conversation"]) if change.verb == "erase"]
         assert [(change.actor, change.object_id.startswith("erased:")) for change in erased] == [("admin", True)]

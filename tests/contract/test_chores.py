@@ -1,0 +1,3 @@
+"""Housekeeping and health, on every driver."""
+
+from perdure.testing.suite.chores import *
