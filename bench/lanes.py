@@ -17,7 +17,7 @@ import perdure
 import perdure.sync
 from bench import data
 from bench.data import Said
-from bench.rounds import Lane
+from bench.rounds import Lane, Spent, Watch
 from perdure.drivers.book import book
 
 Durability = Literal["normal", "full"]
@@ -54,12 +54,12 @@ def blocking(path: Path, corpus: list[Said], slice_: int) -> Iterator[Lane]:
     said = data.cycle(corpus)
     with perdure.sync.open(url(path)) as store:
 
-        def lane() -> float:
+        def lane() -> Spent:
             batch = [next(said) for _ in range(slice_)]
-            started = time.perf_counter()
+            watch = Watch()
             for one in batch:
                 store.add_message("talk-0", one.role, one.text, token_usage=one.usage)
-            return (time.perf_counter() - started) / slice_
+            return watch.each(slice_)
 
         yield lane
 
@@ -79,14 +79,14 @@ def awaited(
         for one in batch:
             await store.add_message(name, one.role, one.text, token_usage=one.usage)
 
-    async def work() -> float:
+    async def work() -> Spent:
         batches = [[next(said) for _ in range(each)] for _ in range(tasks)]
-        started = time.perf_counter()
+        watch = Watch()
         if tasks == 1:
             await agent(0, batches[0])
         else:
             await asyncio.gather(*(agent(number, batch) for number, batch in enumerate(batches)))
-        return (time.perf_counter() - started) / (each * tasks)
+        return watch.each(each * tasks)
 
     with asyncio.Runner() as runner:
         runner.run(store.initialize())
@@ -117,6 +117,7 @@ class Raw:
         db.execute("pragma journal_mode = wal")
         db.execute(f"pragma synchronous = {durability}")
         db.execute("pragma foreign_keys = on")
+        db.execute("pragma cache_size = -16384")  # as perdure has it
         self._take = statement("conversations.take_seqs", _TAKE)
         self._add = statement("conversations.add_message", (
             "tenant", "conversation", "seq", "id", "role", "name", "body", "form", "metadata", "input_tokens",
@@ -156,16 +157,16 @@ def raw(
     by_hand = Raw(path, durability)
     names = [talk(number) for number in range(talks)]
 
-    def lane() -> float:
+    def lane() -> Spent:
         todo = [(names[i % talks], id, next(said)) for i, id in enumerate(data.ids(slice_))]
         execute, add = by_hand.db.execute, by_hand.add
-        started = time.perf_counter()
+        watch = Watch()
         for first in range(0, slice_, batch):
             execute("begin immediate")
             for name, message_id, one in todo[first : first + batch]:
                 add(name, message_id, one)
             execute("commit")
-        return (time.perf_counter() - started) / slice_
+        return watch.each(slice_)
 
     try:
         yield lane
@@ -185,16 +186,16 @@ def bare(path: Path, corpus: list[Said], slice_: int) -> Iterator[Lane]:
     )
     said = data.cycle(corpus)
 
-    def lane() -> float:
+    def lane() -> Spent:
         batch = [next(said) for _ in range(slice_)]
         execute = db.execute
-        started = time.perf_counter()
+        watch = Watch()
         for one in batch:
             execute(
                 "insert into messages (conversation, role, body, created_at) values (?, ?, ?, ?)",
                 ("talk-0", one.role, one.text, time.time_ns() // 1_000),
             )
-        return (time.perf_counter() - started) / slice_
+        return watch.each(slice_)
 
     try:
         yield lane

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import data
 from bench.data import Said
-from bench.rounds import Lane
+from bench.rounds import Lane, Spent, Watch
 
 
 @contextmanager
@@ -31,11 +31,11 @@ def openai_agents(path: Path, corpus: list[Said], slice_: int, *, tasks: int = 1
         for one in batch:
             await session.add_items([{"role": one.role, "content": one.text}])
 
-    async def work() -> float:
+    async def work() -> Spent:
         batches = [[next(said) for _ in range(each)] for _ in range(tasks)]
-        started = time.perf_counter()
+        watch = Watch()
         await asyncio.gather(*(agent(batch) for batch in batches))
-        return (time.perf_counter() - started) / (each * tasks)
+        return watch.each(each * tasks)
 
     with asyncio.Runner() as runner:
         try:
@@ -69,13 +69,13 @@ def langchain(path: Path, corpus: list[Said], slice_: int) -> Iterator[Lane]:
     history = SQLChatMessageHistory("talk-0", connection=engine)
     said = data.cycle(corpus)
 
-    def lane() -> float:
+    def lane() -> Spent:
         batch = [next(said) for _ in range(slice_)]
-        started = time.perf_counter()
+        watch = Watch()
         for one in batch:
             kind = HumanMessage if one.role == "user" else AIMessage
             history.add_message(kind(one.text))
-        return (time.perf_counter() - started) / slice_
+        return watch.each(slice_)
 
     try:
         yield lane
@@ -116,13 +116,13 @@ def _adk(
     async def begin() -> Any:
         return await service.create_session(app_name="agent", user_id="user-0", session_id="talk-0")
 
-    async def work(session: Any) -> float:
+    async def work(session: Any) -> Spent:
         batch = [next(said) for _ in range(slice_)]
-        started = time.perf_counter()
+        watch = Watch()
         for one in batch:
             content = types.Content(role="user" if one.role == "user" else "model", parts=[types.Part(text=one.text)])
             await service.append_event(session, Event(author=one.role, invocation_id="run", content=content))
-        return (time.perf_counter() - started) / slice_
+        return watch.each(slice_)
 
     with asyncio.Runner() as runner:
         session = runner.run(begin())

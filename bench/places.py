@@ -68,6 +68,11 @@ def describe_disk(folder: Path) -> str:
     return f"on a disk ({kind})" if kind != "tmpfs" else "on tmpfs, as no disk was found: syncs cost nothing here"
 
 
+def load() -> str:
+    """How much else the machine had to do in the last minute."""
+    return f"load average {os.getloadavg()[0]:.1f} before it"
+
+
 def machine() -> dict[str, str]:
     """What the figures depend on: processor, memory, system, versions. No names, no paths."""
     import apsw

@@ -1,17 +1,38 @@
 """Lanes measured in turns, and what the turns say: medians and worst rounds of ratios."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-Lane = Callable[[], float]
-"""Does a slice of work and returns the seconds that one operation took."""
-Rounds = dict[str, list[float]]
-"""Seconds per operation of each lane in each round."""
+
+class Spent(NamedTuple):
+    """Seconds that one operation took: by the clock on the wall, and of this process's processors."""
+
+    wall: float
+    cpu: float
+
+
+Lane = Callable[[], Spent]
+"""Does a slice of work and says what one operation took."""
+Rounds = dict[str, list[Spent]]
+"""What one operation of each lane took in each round."""
+
+
+class Watch:
+    """Begins to count when it is made."""
+
+    def __init__(self) -> None:
+        self._cpu = time.process_time()
+        self._wall = time.perf_counter()
+
+    def each(self, operations: int) -> Spent:
+        """What one of the operations took that were done since."""
+        wall = time.perf_counter() - self._wall
+        return Spent(wall / operations, (time.process_time() - self._cpu) / operations)
 
 
 class Check(msgspec.Struct):
@@ -20,6 +41,8 @@ class Check(msgspec.Struct):
     what: str
     value: float
     worst: float | None = None
+    cpu: float | None = None
+    """The median of the same ratio in CPU time, which other work on the machine disturbs less."""
     unit: str = "x"
     goal: float | None = None
     sense: Literal["at most", "at least", "below"] = "at most"
@@ -59,48 +82,44 @@ class Row(msgspec.Struct):
     pictures: list[str] = msgspec.field(default_factory=list)
     date: str = ""
     mode: str = ""
+    load: str = ""
+    """How busy the machine was before."""
 
 
-def interleave(lanes: Mapping[str, Lane], rounds: int, *, warm_up: int = 1) -> Rounds:
+def interleave(lanes: Mapping[str, Lane], rounds: int, *, warm_up: int = 2) -> Rounds:
     """Every lane once a round, each round beginning with another of them; the first rounds only warm up."""
     names = list(lanes)
     found: Rounds = {name: [] for name in names}
+    gc.collect()
+    gc.freeze()  # what the libraries brought along; no lane pays for looking through it
     for number in range(-warm_up, rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            with quiet():
-                seconds = lanes[name]()
+            gc.collect()  # no lane pays for the garbage of another
+            spent = lanes[name]()
             if number >= 0:
-                found[name].append(seconds)
+                found[name].append(spent)
+    gc.unfreeze()
     return found
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leaves no lane the garbage of another."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+def slower(found: Rounds, lane: str, limit: str) -> tuple[float, float, float]:
+    """How many times as long ``lane`` takes as ``limit``: the median of the rounds, the worst, the median in CPU time."""
+    pairs = list(zip(found[lane], found[limit], strict=True))
+    ratios = [mine.wall / theirs.wall for mine, theirs in pairs]
+    return median(ratios), max(ratios), median(mine.cpu / theirs.cpu for mine, theirs in pairs)
 
 
-def slower(found: Rounds, lane: str, limit: str) -> tuple[float, float]:
-    """How many times as long ``lane`` takes as ``limit``: the median of the rounds, and the worst."""
-    ratios = [mine / theirs for mine, theirs in zip(found[lane], found[limit], strict=True)]
-    return median(ratios), max(ratios)
-
-
-def faster(found: Rounds, lane: str, peer: str) -> tuple[float, float]:
-    """How many times as fast ``lane`` is as ``peer``: the median of the rounds, and the worst."""
-    ratios = [theirs / mine for mine, theirs in zip(found[lane], found[peer], strict=True)]
-    return median(ratios), min(ratios)
+def faster(found: Rounds, lane: str, peer: str) -> tuple[float, float, float]:
+    """How many times as fast ``lane`` is as ``peer``: the median of the rounds, the worst, the median in CPU time."""
+    pairs = list(zip(found[lane], found[peer], strict=True))
+    ratios = [theirs.wall / mine.wall for mine, theirs in pairs]
+    return median(ratios), min(ratios), median(theirs.cpu / mine.cpu for mine, theirs in pairs)
 
 
 def times(found: Rounds) -> list[Time]:
     """The median microseconds per operation of each lane."""
-    return [Time(name, median(values) * 1e6) for name, values in found.items()]
+    return [Time(name, median(spent.wall for spent in values) * 1e6) for name, values in found.items()]
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -66,12 +66,13 @@ def targets() -> dict[Path, Path]:
 def translate(text: str, source: Path, used: set[str]) -> str:
     """The blocking twin of a module's text."""
     lines: list[str] = []
-    for line in text.splitlines():
+    for before in text.splitlines():
+        line = before
         for pattern, replacement in RULES:
             changed = re.sub(pattern, replacement, line)
             if changed != line:
                 used.add(pattern)
-                line = changed
+            line = changed
         lines.append(line)
     place = source.relative_to(PACKAGE.parent)
     notice = f"# Generated from {place} by tools/generate_sync.py; change that file and run `make sync`."

@@ -47,14 +47,14 @@ def importing(mode: Mode) -> Row:
                 spent[name].append(seconds * 1e3)
     mine = spent["perdure"]
     checks = [
-        Check("CPU of import perdure", median(mine), max(mine), "ms", 100, key="P17.cpu"),
+        Check("CPU of import perdure", median(mine), max(mine), unit="ms", goal=100, key="P17.cpu"),
         Check(f"of {', '.join(_UNWANTED)} loaded by it", len(loaded["perdure"]), unit="", goal=0, key="P17.modules"),
     ]
     for name in _MODULES:
         if name != "perdure":
             ratios = [theirs / ours for ours, theirs in zip(mine, spent[name], strict=True)]
             checks.append(
-                Check(f"times less than {name}", median(ratios), min(ratios), "x", 4, "at least", key=f"P17.{name}")
+                Check(f"times less than {name}", median(ratios), min(ratios), unit="x", goal=4, sense="at least", key=f"P17.{name}")
             )
     opened = "perdure, a store opened and a message added"
     notes = [f"Of {', '.join(_UNWANTED)}, a store in memory that was opened and written to has loaded {loaded[opened] or 'none'}."]

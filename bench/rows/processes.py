@@ -112,9 +112,9 @@ def _checks(turns: dict[str, list[Turn]]) -> list[Check]:
         disk = "" if goal else "_disk"
         checks += [
             Check(f"{where}: errors", sum(len(one.errors) for one in mine), unit="", goal=0, key=f"P15.errors{disk}"),
-            Check(f"{where}: writes a second in total", median(rates), min(rates), "/s", 1_600 if goal else None, "at least", key="P15.rate"),
-            Check(f"{where}: times as many as openai-agents", median(ratios), min(ratios), "x", 1.0, "at least", key=f"P15.agents{disk}"),
-            Check(f"{where}: worst wait", median(waits), max(waits), "ms", 1_000, "below", every_round=True, key=f"P15.wait{disk}"),
+            Check(f"{where}: writes a second in total", median(rates), min(rates), unit="/s", goal=1_600 if goal else None, sense="at least", key="P15.rate"),
+            Check(f"{where}: times as many as openai-agents", median(ratios), min(ratios), unit="x", goal=1.0, sense="at least", key=f"P15.agents{disk}"),
+            Check(f"{where}: worst wait", median(waits), max(waits), unit="ms", goal=1_000, sense="below", every_round=True, key=f"P15.wait{disk}"),
         ]  # fmt: skip
     return checks
 
@@ -122,7 +122,7 @@ def _checks(turns: dict[str, list[Turn]]) -> list[Check]:
 def _times(turns: dict[str, list[Turn]]) -> list[Time]:
     found: list[Time] = []
     for name, done in turns.items():
-        found.append(Time(f"{name}, writes a second", median(one.rate for one in done), "/s"))
+        found.append(Time(f"{name}, writes a second", median(one.rate for one in done), unit="/s"))
         found.append(Time(f"{name}, p99 wait", median(one.p99_ms for one in done), "ms"))
         found.append(Time(f"{name}, worst wait", max(one.worst_ms for one in done), "ms"))
     return found

@@ -68,6 +68,7 @@ class RawReads:
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, isolation_level=None)
+        self.db.execute("pragma cache_size = -16384")  # as perdure has it
         statements = book("sqlite")
         self._get = lanes.numbered(statements["conversations.by_id"].variant(frozenset()).text, ("tenant", "id"))
         descending = statements["conversations.messages"].variant(frozenset({"descending"})).text

@@ -1,3 +1,3 @@
 """Forks, on every driver."""
 
-from perdure.testing.suite.forks import *  # noqa: F403 - the tests themselves
+from perdure.testing.suite.forks import *

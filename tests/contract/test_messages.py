@@ -1,3 +1,3 @@
 """Messages, on every driver."""
 
-from perdure.testing.suite.messages import *  # noqa: F403 - the tests themselves
+from perdure.testing.suite.messages import *

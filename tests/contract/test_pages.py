@@ -1,3 +1,3 @@
 """Pages of messages, on every driver."""
 
-from perdure.testing.suite.pages import *  # noqa: F403 - the tests themselves
+from perdure.testing.suite.pages import *

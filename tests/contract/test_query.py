@@ -1,3 +1,3 @@
 """Finding conversations, on every driver."""
 
-from perdure.testing.suite.query import *  # noqa: F403 - the tests themselves
+from perdure.testing.suite.query import *

@@ -1,3 +1,3 @@
 """Totals and the token report, on every driver."""
 
-from perdure.testing.suite.totals import *  # noqa: F403 - the tests themselves
+from perdure.testing.suite.totals import *

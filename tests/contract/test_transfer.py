@@ -1,3 +1,3 @@
 """Import and export, on every driver."""
 
-from perdure.testing.suite.transfer import *  # noqa: F403 - the tests themselves
+from perdure.testing.suite.transfer import *

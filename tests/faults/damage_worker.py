@@ -94,13 +94,13 @@ def answers(url: str) -> dict[str, str]:
     store = perdure.sync.Store(PersistenceConfig(url, pool_size=2))
     try:
         store.initialize()
-    except Exception as error:  # noqa: BLE001 - what kind of error it is, is the result
+    except Exception as error:
         return {"open": _named(error)}
     try:
         for name, question in questions():
             try:
                 found[name] = repr(question(store))
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
                 found[name] = _named(error)
     finally:
         store.close()

@@ -101,7 +101,7 @@ def _work(module: Any, line: dict[str, Any]) -> None:
         os.dup2(2, 1)
         module.work(**line)
         code = 0
-    except BaseException:  # noqa: BLE001 - told to whoever reads stderr, and by the exit code
+    except BaseException:
         traceback.print_exc()
     finally:
         sys.stderr.flush()

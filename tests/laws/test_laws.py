@@ -91,9 +91,23 @@ def _is_broad(node: ast.ExceptHandler) -> bool:
 
 def test_importing_perdure_is_cheap():
     """No engine, no framework, no numbers library; page 10, P17."""
-    heavy = ["numpy", "psycopg", "psycopg_pool", "apsw", "wordllama", "pydantic", "typer", "rich", "msgspec", "Stemmer", "asyncio"]
+    heavy = [
+        "numpy",
+        "psycopg",
+        "psycopg_pool",
+        "apsw",
+        "wordllama",
+        "pydantic",
+        "typer",
+        "rich",
+        "msgspec",
+        "Stemmer",
+        "asyncio",
+    ]
     code = f"import sys, perdure, perdure.sync; print([name for name in {heavy!r} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_opening_an_sqlite_store_imports_no_other_engine():

@@ -21,6 +21,22 @@ async def nap(longest: float) -> None:
     await asyncio.sleep(random.uniform(0, longest))
 
 
+def cancellations() -> int:
+    """How often the running task was asked to end so far."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def heed(cancellations_before: int) -> None:
+    """Ends the running task when it was asked to since then.
+
+    Until Python 3.12 ``asyncio.wait_for``, on which psycopg's pool waits, swallows a cancellation that arrives together
+    with what was waited for.
+    """
+    if cancellations() > cancellations_before:
+        raise asyncio.CancelledError
+
+
 async def off_loop(work: Callable[[], T]) -> T:
     """The result of blocking work, done where it does not hold up others."""
     return await asyncio.get_running_loop().run_in_executor(None, work)

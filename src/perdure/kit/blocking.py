@@ -19,6 +19,15 @@ def nap(longest: float) -> None:
     time.sleep(random.uniform(0, longest))
 
 
+def cancellations() -> int:
+    """Always 0: threads are not cancelled."""
+    return 0
+
+
+def heed(cancellations_before: int) -> None:
+    """Nothing: threads are not cancelled."""
+
+
 def off_loop(work: Callable[[], T]) -> T:
     """The result of blocking work."""
     return work()

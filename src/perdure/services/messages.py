@@ -58,9 +58,9 @@ class MessageVerbs(Handle):
         )  # fmt: skip
         if idempotency_key is None:
             return (await self._append(conversation_id, [draft], now))[0]
-        return (
-            await self._append(conversation_id, [draft], now, key=idempotency_key, verb="add_message", given=[id])
-        )[0]
+        return (await self._append(conversation_id, [draft], now, key=idempotency_key, verb="add_message", given=[id]))[
+            0
+        ]
 
     async def add_messages(
         self,

@@ -27,9 +27,7 @@ class Opening:
         await self._store.close()
 
 
-def open(
-    where: PersistenceConfig | str | os.PathLike[str] | None = None, *, chores: bool = False
-) -> Opening:
+def open(where: PersistenceConfig | str | os.PathLike[str] | None = None, *, chores: bool = False) -> Opening:
     """A store: ``store = await perdure.open("sqlite:///agent.db")``, or ``async with perdure.open(...) as store``.
 
     ``where`` is an ``sqlite:///`` or ``postgresql://`` address, a path, ``":memory:"``, or a ``PersistenceConfig``;

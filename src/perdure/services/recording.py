@@ -77,7 +77,7 @@ class Call:
         """Reads the messages before the caller can change them."""
         try:
             self._asked = calls.asked(self._api, self._arguments, self._recorder.store._clock())
-        except Exception as error:  # noqa: BLE001  # broad: counted and logged; the call itself must go on
+        except Exception as error:  # broad: counted and logged; the call itself must go on
             self._recorder.failed(error)
 
     def watch(self, stream: Any) -> None:
@@ -86,7 +86,7 @@ class Call:
         try:
             inner, real = stream._iterator, weakref.ref(stream)
             stream._iterator = self._events(inner)
-        except Exception as error:  # noqa: BLE001  # broad: counted and logged; an unknown kind of stream goes on unseen
+        except Exception as error:  # broad: counted and logged; an unknown kind of stream goes on unseen
             self._recorder.failed(error)
             return
 
@@ -113,7 +113,7 @@ class Call:
             return
         try:
             self._gathering.take(event)
-        except Exception as error:  # noqa: BLE001  # broad: counted and logged; the event goes on to the caller
+        except Exception as error:  # broad: counted and logged; the event goes on to the caller
             self._deaf = True
             self._recorder.failed(error)
 
@@ -127,7 +127,7 @@ class Call:
             self._recorder.errors += 1
         try:
             await self._store(error, response)
-        except Exception as failure:  # noqa: BLE001  # broad: counted and logged; the call itself must go on
+        except Exception as failure:  # broad: counted and logged; the call itself must go on
             self._recorder.failed(failure)
 
     async def _store(self, error: Exception | None, response: Any) -> None:

@@ -168,7 +168,9 @@ def _address(url: object) -> str:
             )  # fmt: skip
         return f"sqlite:///{rest[1:].split('?', 1)[0]}"
     if colon or re.match(r"^[a-z0-9+]+:", url):
-        named = re.split(r"\W", url, maxsplit=1)[0]  # not more of it: a password may stand anywhere in what is malformed
+        named = re.split(r"\W", url, maxsplit=1)[
+            0
+        ]  # not more of it: a password may stand anywhere in what is malformed
         raise Invalid(f"perdure speaks sqlite:// and postgresql://, not {named}://", field=field)
     return f"sqlite:///{quote(os.fspath(url), safe='/')}"
 
@@ -180,7 +182,9 @@ def _postgres_address(rest: str) -> str:
     except ValueError:
         raise Invalid("connection_string is not a well-formed URL", field="connection_string") from None
     if login.count("@") > 1:  # the rest of a password would be taken, and shown, for the host
-        raise Invalid("connection_string has more than one @ before its path", field="connection_string", hint="write %40")
+        raise Invalid(
+            "connection_string has more than one @ before its path", field="connection_string", hint="write %40"
+        )
     return url
 
 

@@ -47,7 +47,7 @@ _MARK_RUN = 30
 _STOP_WORDS = frozenset(
     """a about an and are as at be been but by can could did do does dont for from had has have he her his i if im in
     into is it its me my no not of on or our she should so such than that thats the their them then there these they
-    this those to was we were with would you your""".split()
+    this those to was we were with would you your""".split()  # noqa: SIM905  (a block of words reads better)
 )
 # Letters that people type without their stroke, and that no normalisation takes apart.
 _PLAIN_LETTERS = str.maketrans(
@@ -224,7 +224,7 @@ def _term(word: str) -> str:
 
 
 class _Stemmer(Protocol):
-    def stemWord(self, word: str, /) -> str: ...
+    def stemWord(self, word: str, /) -> str: ...  # noqa: N802  (PyStemmer's name)
 
 
 @cache

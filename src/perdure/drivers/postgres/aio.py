@@ -92,7 +92,9 @@ class AsyncPostgres:
     async def _connection(self) -> AsyncIterator[Connection]:
         if self._pool is None:
             raise Misused("this store was not opened", hint="async with perdure.open(url) as store: …")
+        cancellations = kit.cancellations()
         async with self._pool.connection() as connection:
+            kit.heed(cancellations)
             yield connection
 
     # -- schema ----------------------------------------------------------------------------------------------------------

@@ -92,7 +92,9 @@ class BlockingPostgres:
     def _connection(self) -> Iterator[Connection]:
         if self._pool is None:
             raise Misused("this store was not opened", hint="with perdure.open(url) as store: …")
+        cancellations = kit.cancellations()
         with self._pool.connection() as connection:
+            kit.heed(cancellations)
             yield connection
 
     # -- schema ----------------------------------------------------------------------------------------------------------

@@ -32,13 +32,13 @@ class MessageLike(Protocol):
     """What can be turned into a provider's format: a draft or a stored message."""
 
     @property
-    def role(self) -> str: ...
+    def role(self) -> str: ...  # noqa: D102
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None: ...  # noqa: D102
     @property
-    def content(self) -> str | Sequence[Part]: ...
+    def content(self) -> str | Sequence[Part]: ...  # noqa: D102
     @property
-    def metadata(self) -> Mapping[str, Any] | None: ...
+    def metadata(self) -> Mapping[str, Any] | None: ...  # noqa: D102
 
 
 class Draft(msgspec.Struct, frozen=True):

@@ -97,7 +97,9 @@ def page_of(query: Query, found: list[tuple[Row, Conversation]]) -> Page[Convers
 
 def _read_cursor(cursor: str, order_by: str) -> tuple[int, str]:
     try:
-        order, key, last_id = msgspec.json.decode(base64.b64decode(cursor, b"-_", validate=True), type=tuple[str, int, str])
+        order, key, last_id = msgspec.json.decode(
+            base64.b64decode(cursor, b"-_", validate=True), type=tuple[str, int, str]
+        )
     except (msgspec.MsgspecError, binascii.Error, ValueError, TypeError, AttributeError):
         raise Invalid("cursor is not one that query_conversations gave", field="cursor") from None
     if order != order_by or not -(2**63) <= key < 2**63:
