@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="perdure, the raw limit and the peers in one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="perdure, the raw limit and the peers in one run."
+    )
     parser.add_argument("--rows", metavar="P1,P3", help=f"which rows (default: all of {', '.join(names())})")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="fewer rounds, smaller stores")

@@ -8,7 +8,7 @@ import perdure
 from perdure.values.ids import new_id
 
 NANOS = 1_000_000_000
-_SYLLABLES = "ba de fi go hu ka le mi no pu ra se ti vo zu".split()
+_SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu")
 _WORDS = 20_000
 _COMMON = "deployment"
 """A word that is in every message, for searches that match everything."""

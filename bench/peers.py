@@ -7,7 +7,6 @@ google-adk's ``SqliteSessionService`` opens its connections itself and cannot be
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -18,16 +18,18 @@ def growth(file: str, title: str, curves: list[Curve], limit: float) -> str:
     mpl.rcParams["svg.hashsalt"] = "perdure"
     mpl.rcParams["svg.fonttype"] = "none"
     mpl.rcParams["font.family"] = "sans-serif"
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     rows = -(-len(curves) // _COLUMNS)
-    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(15, 2.1 * rows + 0.9), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(rows, _COLUMNS, figsize=(15, 2.1 * rows + 0.9), sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat:
         axis.set_visible(False)
     for axis, (name, linear, costs, exponent) in zip(axes.flat, curves, strict=False):
         color = _LINEAR if linear else _MISSED if exponent > limit else _QUIET
         axis.set_visible(True)
-        axis.loglog(list(costs), [cost * 1e6 for cost in costs.values()], "o-", color=color, markersize=3.5, linewidth=1.6)
+        axis.loglog(
+            list(costs), [cost * 1e6 for cost in costs.values()], "o-", color=color, markersize=3.5, linewidth=1.6
+        )
         axis.set_title(name, fontsize=8.5, loc="left", color="#222222")
         axis.text(0.04, 0.9, f"n^{exponent:.2f}", transform=axis.transAxes, fontsize=8.5, color=color, va="top")
         axis.grid(visible=True, color="#dddddd", linewidth=0.5)
@@ -43,5 +45,5 @@ def growth(file: str, title: str, curves: list[Curve], limit: float) -> str:
     figure.tight_layout(rect=(0, 0.03, 1, 0.985))
     FOLDER.mkdir(parents=True, exist_ok=True)
     figure.savefig(FOLDER / f"{file}.svg", metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
     return f"{file}.svg"

@@ -94,8 +94,12 @@ def page(rows: dict[str, Row], facts: dict[str, str]) -> str:
     why = tomllib.loads(_WHY.read_text(encoding="utf-8"))
     lines = [_HEAD, "## Machine", "", *_table(["", ""], [[name, fact] for name, fact in facts.items()]), ""]
     lines += ["## Goals", ""]
-    judged = [(row, check) for row in known for check in row.checks if check.met is not None and check.unit != "exponent"]
-    goals = [[row.name, check.what, number(check.value, check.unit), goal(check), verdict(check)] for row, check in judged]
+    judged = [
+        (row, check) for row in known for check in row.checks if check.met is not None and check.unit != "exponent"
+    ]
+    goals = [
+        [row.name, check.what, number(check.value, check.unit), goal(check), verdict(check)] for row, check in judged
+    ]
     lines += [*_table(["", "what", "median", "goal", ""], goals), ""]
     for row in known:
         lines += _section(row, why)

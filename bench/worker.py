@@ -9,6 +9,7 @@ from pathlib import Path
 
 import perdure
 from bench import data, lanes
+from perdure.values.ids import new_id
 
 Add = Callable[[data.Said], Awaitable[object]]
 
@@ -35,6 +36,15 @@ async def one_of_many(library: str, path: Path, number: int, durability: lanes.D
             if await store.get_conversation(name) is None:
                 await store.create_conversation("agent", f"user-{number}", id=name)
             await _serve(lambda one: store.add_message(name, one.role, one.text, token_usage=one.usage))
+    elif library == "raw":
+        by_hand = lanes.Raw(path, durability)
+
+        async def add(one: data.Said) -> None:
+            by_hand.db.execute("begin immediate")
+            by_hand.add(name, new_id(), one)
+            by_hand.db.execute("commit")
+
+        await _serve(add)
     else:
         from agents import SQLiteSession
 

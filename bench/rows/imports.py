@@ -54,10 +54,20 @@ def importing(mode: Mode) -> Row:
         if name != "perdure":
             ratios = [theirs / ours for ours, theirs in zip(mine, spent[name], strict=True)]
             checks.append(
-                Check(f"times less than {name}", median(ratios), min(ratios), unit="x", goal=4, sense="at least", key=f"P17.{name}")
+                Check(
+                    f"times less than {name}",
+                    median(ratios),
+                    min(ratios),
+                    unit="x",
+                    goal=4,
+                    sense="at least",
+                    key=f"P17.{name}",
+                )
             )
     opened = "perdure, a store opened and a message added"
-    notes = [f"Of {', '.join(_UNWANTED)}, a store in memory that was opened and written to has loaded {loaded[opened] or 'none'}."]
+    notes = [
+        f"Of {', '.join(_UNWANTED)}, a store in memory that was opened and written to has loaded {loaded[opened] or 'none'}."
+    ]
     setting = f"fresh processes, user and system CPU, median of {rounds}"
     times = [Time(name, median(values), "ms") for name, values in spent.items()]
     return Row("P17", "import perdure", setting, checks, times, notes)

@@ -56,7 +56,9 @@ def adds_and_loads(mode: Mode) -> Row:
         f"in {_TASKS} conversations of different users, so that the connections never wait for each other's rows; "
         f"loads of {_LOADED:,} messages; COPY runs as superuser, as row-level security refuses it to others"
     )
-    notes = ["perdure and the raw limit were compared after the run: the same messages, totals, entries and report rows."]
+    notes = [
+        "perdure and the raw limit were compared after the run: the same messages, totals, entries and report rows."
+    ]
     return Row("P4", "PostgreSQL", setting, checks, times(found | loaded), notes)
 
 

@@ -82,11 +82,14 @@ def many_processes(mode: Mode) -> Row:
     """P15: errors, writes a second in total and the worst wait, beside openai-agents in the same rounds."""
     rounds = 5 if mode.rounds < 11 else 7
     with memory_folder() as memory, disk_folder() as disk, ExitStack() as open_ones:
-        lanes.create(memory / "perdure.db", _PROCESSES)
-        lanes.create(disk / "perdure.db", _PROCESSES)
+        for folder in (memory, disk):
+            lanes.create(folder / "perdure.db", _PROCESSES)
+            lanes.create(folder / "raw.db", _PROCESSES)
         crowds = {
             "perdure": ("perdure", memory, "normal"), "openai-agents": ("agents", memory, "full"),
+            "raw, the same rows": ("raw", memory, "normal"),
             "perdure FULL on disk": ("perdure", disk, "full"), "openai-agents FULL on disk": ("agents", disk, "full"),
+            "raw, the same rows FULL on disk": ("raw", disk, "full"),
         }  # fmt: skip
         running = {
             name: open_ones.enter_context(_crowd(library, folder / f"{library}.db", durability))
@@ -94,7 +97,7 @@ def many_processes(mode: Mode) -> Row:
         }
         turns: dict[str, list[Turn]] = {name: [] for name in running}
         for number in range(rounds):
-            for name in [*running][number % 2 :] + [*running][: number % 2]:
+            for name in [*running][number:] + [*running][:number]:
                 turns[name].append(running[name].turn())
         place = f"{describe(memory)}, NORMAL, and {describe_disk(disk)}, FULL"
     setting = f"{place}; {rounds} rounds of {_SECONDS:.0f} s, each process one awaited add after another"
@@ -103,18 +106,30 @@ def many_processes(mode: Mode) -> Row:
 
 def _checks(turns: dict[str, list[Turn]]) -> list[Check]:
     checks: list[Check] = []
-    for suffix, goal in (("", True), (" FULL on disk", False)):
-        mine, theirs = turns[f"perdure{suffix}"], turns[f"openai-agents{suffix}"]
+    for suffix in ("", " FULL on disk"):
+        mine, theirs, raw = (turns[f"{name}{suffix}"] for name in ("perdure", "openai-agents", "raw, the same rows"))
         rates = [one.rate for one in mine]
-        ratios = [one.rate / other.rate for one, other in zip(mine, theirs, strict=True)]
+        ratios, limits = (
+            [one.rate / other.rate for one, other in zip(mine, others, strict=True)] for others in (theirs, raw)
+        )  # fmt: skip
         waits = [one.worst_ms for one in mine]
-        where = suffix.strip() or "tmpfs"
-        disk = "" if goal else "_disk"
+        enough = median(ratios) >= 1  # the goal is either of the two
+        where, disk = suffix.strip() or "tmpfs", "_disk" if suffix else ""
         checks += [
             Check(f"{where}: errors", sum(len(one.errors) for one in mine), unit="", goal=0, key=f"P15.errors{disk}"),
-            Check(f"{where}: writes a second in total", median(rates), min(rates), unit="/s", goal=1_600 if goal else None, sense="at least", key="P15.rate"),
-            Check(f"{where}: times as many as openai-agents", median(ratios), min(ratios), unit="x", goal=1.0, sense="at least", key=f"P15.agents{disk}"),
-            Check(f"{where}: worst wait", median(waits), max(waits), unit="ms", goal=1_000, sense="below", every_round=True, key=f"P15.wait{disk}"),
+            Check(
+                f"{where}: writes a second in total", median(rates), min(rates), unit="/s", goal=None if enough else 1_600,
+                sense="at least", key=f"P15.rate{disk}",
+            ),
+            Check(
+                f"{where}: times as many as openai-agents (or the rate above)", median(ratios), min(ratios),
+                goal=1.0 if enough else None, sense="at least",
+            ),
+            Check(f"{where}: times as many as raw, the same rows, with sqlite3's own waiting", median(limits), min(limits)),
+            Check(
+                f"{where}: worst wait", median(waits), max(waits), unit="ms", goal=1_000, sense="below", every_round=True,
+                key=f"P15.wait{disk}",
+            ),
         ]  # fmt: skip
     return checks
 

@@ -13,7 +13,7 @@ import perdure
 import perdure.sync
 from bench import data, lanes
 from bench.places import describe, memory_folder
-from bench.rounds import Check, Row, Time, percentile, slower
+from bench.rounds import Check, Rounds, Row, Spent, Watch, percentile, slower, times
 from bench.rows import Mode
 from perdure.drivers.book import book
 
@@ -31,7 +31,6 @@ def reading(mode: Mode) -> Row:
         place = describe(folder)
         waits, found = asyncio.run(_measure(path, talks, mode.rounds))
     checks: list[Check] = []
-    times: list[Time] = []
     goals = {"get_conversation": 6.0, f"the last {_LAST} messages": 2.0}
     for what, goal in goals.items():
         key = "P5.get" if what == "get_conversation" else "P5.last"
@@ -42,12 +41,18 @@ def reading(mode: Mode) -> Row:
             Check(f"{what}: p50", p50, unit="ms", goal=1, sense="below", key=f"{key}_p50"),
             Check(f"{what}: p99", p99, unit="ms", goal=10, sense="below", key=f"{key}_p99"),
         ]
-    times += [Time(name, median(values) * 1e6) for name, values in found.items()]
     setting = (
         f"{place}; {mode.stored:,} messages in {talks:,} conversations; {mode.rounds} rounds of {_CALLS} random ones; "
         "raw fetches the same columns with the same statements as plain tuples"
     )
-    return Row("P5", "Reading one conversation of many", setting, checks, times, ["Cached rows (goal: <= 2 us): not built."])
+    return Row(
+        "P5",
+        "Reading one conversation of many",
+        setting,
+        checks,
+        times(found),
+        ["Cached rows (goal: <= 2 us): not built."],
+    )
 
 
 def fill(path: Path, stored: int) -> int:
@@ -82,7 +87,7 @@ class RawReads:
         return self.db.execute(self._last, ("default", found[0][0], 1, found[0][8] - 1, _LAST)).fetchall()[::-1]
 
 
-async def _measure(path: Path, talks: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+async def _measure(path: Path, talks: int, rounds: int) -> tuple[dict[str, list[float]], Rounds]:
     """Waits of each awaited call, and seconds per call of each lane and round."""
     rng = random.Random(11)
     waits: dict[str, list[float]] = {"get_conversation": [], f"the last {_LAST} messages": []}
@@ -100,19 +105,21 @@ async def _measure(path: Path, talks: int, rounds: int) -> tuple[dict[str, list[
                 f"awaited: {last}": lambda name: store.get_messages(name, last=_LAST),
             }
             _check_alike(raw, await store.get_messages(lanes.talk(3), last=_LAST))
-            found: dict[str, list[float]] = {name: [] for name in calls}
+            found: Rounds = {name: [] for name in calls}
             for number in range(-1, rounds):
                 names = [lanes.talk(rng.randrange(talks)) for _ in range(_CALLS)]
                 order = [*calls][number % len(calls) :] + [*calls][: number % len(calls)]
                 for lane in order:
+                    watch = Watch()
                     if lane.startswith("awaited: "):
                         spent = await _await_each(calls[lane], names)
                         if number >= 0:
                             waits[lane.removeprefix("awaited: ")] += spent
                     else:
                         spent = _call_each(calls[lane], names)
+                    cpu = watch.each(_CALLS).cpu
                     if number >= 0:
-                        found[lane].append(median(spent))
+                        found[lane].append(Spent(median(spent), cpu))
     raw.db.close()
     return waits, found
 

@@ -16,7 +16,7 @@ from perdure.services import engines
 from perdure.values import limits
 from perdure.values.clock import Clock, system_clock
 from perdure.values.config import PersistenceConfig
-from perdure.values.errors import Closed, Invalid, Misused
+from perdure.values.errors import Closed, Forbidden, Invalid, Misused
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class Handle:
         """Inside a transaction: the ensured conversations that exist once it is committed."""
         self._initialize_on_use = True
         self._is_root = True
+        self._confined = False
 
     # -- scope -------------------------------------------------------------------------------------------------------------
 
@@ -71,9 +72,16 @@ class Handle:
         return self._with(Scope(self._scope.tenant, actor, reason))
 
     def for_tenant(self, tenant: str) -> Self:
-        """A handle that sees and changes the rows of one tenant only, by any argument, filter, cursor or id."""
+        """A handle that sees and changes the rows of one tenant only, by any argument, filter, cursor or id.
+
+        It can be handed on: it gives no way to another tenant, and asking it for one is ``Forbidden``.
+        """
         limits.identifier(tenant, "tenant")
-        return self._with(Scope(tenant, self._scope.actor, self._scope.reason))
+        if self._confined:
+            raise Forbidden("a tenant's handle leads to no other tenant", hint="use the store that opened it")
+        twin = self._with(Scope(tenant, self._scope.actor, self._scope.reason))
+        twin._confined = True
+        return twin
 
     def _with(self, scope: Scope) -> Self:
         twin = copy.copy(self)

@@ -142,7 +142,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         Parameters are written as the engine's driver takes them (``?``/``:name``, ``%s``/``%(name)s``). A handle of
         one tenant may not: ``Forbidden``.
         """
-        if self.tenant != "default":
+        if self._confined:
             raise Forbidden("a tenant's handle may not run SQL of its own", hint="use the store that opened it")
         if not isinstance(sql, str) or not sql.strip():
             raise Invalid("sql must not be blank", field="sql")

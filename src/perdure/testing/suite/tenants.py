@@ -245,3 +245,16 @@ async def test_a_role_that_escapes_row_level_security_is_warned_of(opener, postg
         async with opener() as store:
             report = await store.doctor()
     assert any("superuser" in problem for problem in report["problems"])
+
+
+async def test_a_tenants_handle_leads_to_no_other_tenant(opener):
+    async with opener() as store:
+        one = store.for_tenant("one")
+        for handle in (one, one.acting_as("mallory"), store.for_tenant("default")):
+            with pytest.raises(Forbidden):
+                handle.for_tenant("two")
+            with pytest.raises(Forbidden):
+                await handle.execute("select 1")
+        async with one.transaction() as t:
+            with pytest.raises(Forbidden):
+                t.for_tenant("two")

@@ -342,6 +342,24 @@ async def test_a_block_cancelled_while_another_process_writes_holds_nothing(open
         assert await _texts(store) == ["x", "y"]
 
 
+@pytest.mark.parametrize("opener", ["postgres"], indirect=True)
+async def test_a_cancellation_that_meets_a_free_connection_is_not_lost(opener):
+    """Whichever of the two comes first, a call that was cancelled before it ended ends cancelled."""
+    async with opener(pool_size=1, max_overflow=0) as store:
+        await _conversation(store)
+        for turns in range(30):
+            async with store.transaction() as t:
+                waiting = started(store, "get_conversation", "c")
+                await asyncio.sleep(0.002)
+                await t.get_conversation("c")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asked = waiting.cancel()
+            await asyncio.wait([waiting])
+            assert waiting.cancelled() is asked, turns
+        assert (await store.get_conversation("c")).id == "c"
+
+
 async def test_a_cancelled_verb_leaves_the_store_usable(opener):
     """What it wrote is wholly there or wholly absent."""
     async with opener() as store:
