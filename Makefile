@@ -48,9 +48,16 @@ reference: $(STAMP)  ## Write docs/reference.md anew
 sync: $(STAMP)  ## Write the blocking twins anew
 	@$(BIN)/python tools/generate_sync.py
 
-bench: $(STAMP)  ## perdure, the raw limit and the peers, interleaved in one run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.lock
-	@$(BIN)/python -m bench
+bench: .venv-bench/.ready  ## perdure, the raw limit and the peers, interleaved in one run (ARGS="--rows P1,P3 --quick")
+	@.venv-bench/bin/python -m bench $(ARGS)
+
+.venv-bench/.ready: requirements/bench.lock pyproject.toml
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@echo "*" > .venv-bench/.gitignore
+	@echo "Installing the libraries that perdure is compared with (once) ..."
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.lock
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
 
 ci: lint types laws docs test
 

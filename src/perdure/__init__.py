@@ -77,8 +77,12 @@ def __getattr__(name: str) -> Any:
         from perdure.services.opening import open as opener
 
         return opener
+    if name == "sync":
+        import perdure.sync as blocking
+
+        return blocking
     return _exports.load(name, blocking=False)
 
 
 def __dir__() -> list[str]:
-    return [*_exports.names(), "open"]
+    return [*_exports.names(), "open", "sync"]

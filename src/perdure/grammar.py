@@ -169,6 +169,10 @@ class Op(Generic[T]):
         self.kwargs = kwargs
         self.traits = traits
 
+    def taking_long(self) -> "Op[T]":
+        """The same recipe, known to take more than about a millisecond with these arguments."""
+        return Op(self.recipe, self.args, self.kwargs, Traits(self.traits.reads, True, None))
+
     def start(self) -> Steps[T]:
         """A fresh run of the recipe."""
         return self.recipe(*self.args, **self.kwargs)

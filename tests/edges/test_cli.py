@@ -66,14 +66,15 @@ def process(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120, check=False)
 
 
-def terminal(*words: str, columns: int = 80, **env: str) -> str:
-    """What a command writes to a terminal of that width."""
+def terminal(*words: str, columns: int = 80, typed: str = "", code: int = 0, **env: str) -> str:
+    """What a command writes to a terminal of that width, on which that is typed."""
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "perdure.cli.main", *words]
     child = subprocess.Popen(
         command, stdin=follower, stdout=follower, stderr=follower, env=os.environ | {"COLUMNS": str(columns)} | env
     )
     os.close(follower)
+    os.write(leader, typed.encode())
     pieces: list[bytes] = []
     while True:
         try:
@@ -84,7 +85,7 @@ def terminal(*words: str, columns: int = 80, **env: str) -> str:
             break
         pieces.append(piece)
     os.close(leader)
-    assert child.wait(timeout=60) == 0
+    assert child.wait(timeout=60) == code
     return b"".join(pieces).decode().replace("\r\n", "\n")
 
 
@@ -107,10 +108,24 @@ def test_help_loads_neither_engine_nor_rich():
 def test_help_names_every_command_and_the_exit_codes():
     result = call("--help")
     assert result.exit_code == 0
-    names = "demo init import export conversations search stats doctor chores bench schema"
+    names = "demo init import export conversations search stats delete erase doctor chores bench schema"
     for name in names.split():
         assert f"  {name} " in result.stdout
     assert "Exit codes" in result.stdout
+
+
+def test_the_command_alone_prints_its_help():
+    alone = call()
+    assert alone.exit_code == 0
+    assert alone.stdout == call("--help").stdout
+    assert alone.stderr == ""
+
+
+def test_a_shell_can_complete_the_names_of_commands():
+    asked = {"_PERDURE_COMPLETE": "complete_bash", "COMP_WORDS": "perdure ", "COMP_CWORD": "1"}
+    completed = CliRunner().invoke(app, prog_name="perdure", env=asked)
+    assert {"demo", "search", "erase"} <= set(completed.stdout.split())
+    assert "Usage" not in completed.stdout
 
 
 def test_version():
@@ -121,6 +136,43 @@ def test_unknown_commands_and_options_exit_with_2():
     assert call("bogus").exit_code == 2
     assert call("stats", "--bogus").exit_code == 2
     assert call("search").exit_code == 2
+    for words in (("bogus",), ("stats", "--bogus"), ("search",), ("conversations", "-n", "x"), ("--tenant",)):
+        assert call(*words).stderr.startswith("Usage: "), words
+
+
+@pytest.mark.parametrize("words", [
+    ("--json", "bogus"), ("stats", "--bogus", "--json"), ("--json", "search"), ("conversations", "-n", "x", "--json"),
+    ("conversations", "show", "--json"), ("--json", "--bogus"), ("--json",),
+])  # fmt: skip
+def test_a_wrong_command_line_with_json_is_an_object_on_stderr(words: tuple[str, ...]):
+    result = call(*words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    error = json.loads(result.stderr)["error"]
+    assert error["code"] == "refused.invalid"
+    assert error["message"]
+    assert error["hint"].endswith(" --help shows its options")
+
+
+def test_a_search_for_the_word_json_is_no_wish_for_json(store_url: str):
+    assert call("search", "-n", "x", "--", "--json").stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("words", [("--tenant", ""), ("-t", "  "), ("--url", ""), ("-u", " ")])
+@pytest.mark.parametrize("command", ["stats", "init", "doctor", "demo"])
+def test_an_empty_tenant_or_address_is_refused(store_url: str, words: tuple[str, str], command: str):
+    for line in ((*words, command), (command, *words)):
+        result = call(*line)
+        assert result.exit_code == 2, line
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+
+
+def test_an_empty_tenant_does_not_fall_back_to_one_that_stands_before(store_url: str):
+    result = call("--tenant", "default", "stats", "--tenant", "")
+    assert result.exit_code == 2
+    assert "tenant" in result.stderr
 
 
 def test_the_default_store_is_named_on_stderr_only(store_url: str):
@@ -278,6 +330,43 @@ def test_conversations_as_a_table(store_url: str):
     assert not any(line.endswith(" ") for line in lines)
 
 
+def test_an_untitled_conversation_is_listed_by_how_its_user_began(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        for number, text in enumerate(("How high\nis the tower?", "word " * 40, "字" * 100), 1):
+            store.create_conversation("a", "u", id=f"plain{number}")
+            store.add_message(f"plain{number}", "system", "Be brief.")
+            store.add_message(f"plain{number}", "user", text)
+        store.create_conversation("a", "u", id="empty")
+    lines = {line.split()[0]: line for line in call("conversations").stdout.splitlines()}
+    assert ' "How high is the tower?" ' in lines["plain1"]
+    assert f' "{" ".join(["word"] * 12)}…" ' in lines["plain2"]
+    assert f' "{"字" * 60}…" ' in lines["plain3"]
+    assert '"' not in lines["trip"] + lines["empty"]
+    assert {one["metadata"].get("title") for one in answer("conversations", "--user", "u")["conversations"]} == {None}
+
+
+def test_an_empty_list_says_why(store_url: str):
+    assert call("conversations", "--limit", "0").stdout == "None shown: --limit is 0.\n"
+    assert call("conversations", "--user", "nobody").stdout == "No conversation fits.\n"
+    assert call("conversations", "--tenant", "new").stdout == "No conversations yet.\n"
+
+
+def test_an_empty_tool_result_says_so(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        calls = [{"type": "tool_call", "id": f"e{place}", "name": "wipe", "arguments": "{}"} for place in (1, 2, 3)]
+        store.add_message("bug", "assistant", calls)
+        results = [
+            {"type": "tool_result", "tool_call_id": "e1", "content": ""},
+            {"type": "tool_result", "tool_call_id": "e2", "content": "", "is_error": True},
+            {"type": "tool_result", "tool_call_id": "e3", "content": [
+                {"type": "file", "kind": "image", "data": "aGk=", "media_type": "image/png"},
+            ]},
+        ]  # fmt: skip
+        store.add_message("bug", "tool", results)
+    text = call("conversations", "show", "bug").stdout
+    assert "\n      <- wipe: (nothing)\n      <- wipe failed: (nothing)\n      <- wipe: (no text)\n" in text
+
+
 def test_a_timeline_tells_who_said_what(store_url: str):
     text = call("conversations", "show", "trip").stdout
     assert text.startswith("Trip to Lisbon\nid      trip\nuser    ann\nagent   planner\n")
@@ -354,6 +443,60 @@ def test_broken_lines_are_named_by_their_numbers(store_url: str):
     assert loaded.stderr.startswith("2 lines could not be loaded:\n  line 2: ")
 
 
+def chat(*texts: str) -> str:
+    """A line of OpenAI's form, without an id."""
+    return json.dumps({"messages": [{"role": "user", "content": text} for text in texts]}) + "\n"
+
+
+def test_the_same_chats_can_be_imported_for_two_users_and_two_agents():
+    Path("chats.jsonl").write_text(chat("How high is it?") + chat("And how old?"), encoding="utf-8")
+    for words in (("--user", "ann"), ("--user", "bob"), ("--user", "bob", "--agent", "guide")):
+        report = answer("import", "chats.jsonl", *words)
+        assert (report["conversations"], report["messages"], report["skipped"]) == (2, 2, 0), words
+    again = answer("import", "chats.jsonl", "--user", "ann")
+    assert (again["conversations"], again["messages"], again["skipped"]) == (0, 0, 2)
+    found = answer("conversations")["conversations"]
+    assert sorted((one["user_id"], one["agent_id"]) for one in found) == sorted(
+        [("ann", "openai"), ("bob", "openai"), ("bob", "guide")] * 2
+    )
+
+
+def test_a_chat_of_somebody_else_is_refused_once():
+    record = json.loads(chat(*(f"line {number}" for number in range(50)))) | {"id": "talk"}
+    Path("chat.json").write_text(json.dumps(record), encoding="utf-8")
+    assert answer("import", "chat.json", "--user", "ann")["messages"] == 50
+    refused = call("import", "chat.json", "--user", "bob", "-u", "sqlite:///perdure.db")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(
+        "perdure: line 1: conversation 'talk' is there and belongs to another user or agent"
+    )
+    assert refused.stderr.count("line 1") == 1
+    loaded = answer("import", "chat.json", "--user", "bob", "--skip-broken")
+    assert (loaded["broken"], len(loaded["errors"])) == (1, 1)
+
+
+def test_lines_that_are_broken_alike_are_told_of_together(store_url: str):
+    lines = call("export").stdout.splitlines()
+    strange = '{"type":"message","conversation_id":"nowhere","role":"user","content":"x"}'
+    Path("odd.jsonl").write_text("\n".join([strange, "{a", *lines, "{b", strange, strange]), encoding="utf-8")
+    result = call("-u", "sqlite:///other.db", "import", "odd.jsonl", "--skip-broken")
+    assert result.exit_code == 0
+    told = result.stderr.splitlines()
+    assert told[0] == "5 lines could not be loaded:"
+    assert told[1] == "  lines 1, 10-11: there is no conversation 'nowhere'"
+    assert told[2].startswith("  lines 2, 9: not JSON: ")
+    assert len(told) == 3
+
+
+def test_a_file_that_is_no_history_is_said_to_be_none_once():
+    Path("poem.txt").write_text("Shall I compare thee\nto a summer's day?\n\nThou art\n" * 60, encoding="utf-8")
+    result = call("-u", "sqlite:///other.db", "import", "poem.txt")
+    assert result.exit_code == 2
+    first, hint = result.stderr.splitlines()
+    assert re.match(r"perdure: lines 1-2, 4-6, 8-10, .*\.\.\. and 80 more: not JSON: .*; nothing was loaded$", first)
+    assert hint == "hint: a history is JSON Lines or one JSON document"
+
+
 def test_files_that_cannot_be_read_or_written_are_refused(store_url: str):
     missing = call("import", "nowhere.jsonl")
     assert missing.exit_code == 2
@@ -366,13 +509,58 @@ def test_files_that_cannot_be_read_or_written_are_refused(store_url: str):
 
 def test_search_shows_the_place_that_matches(store_url: str):
     text = call("search", "peanut", "allergic").stdout
-    assert re.search(r"trip #1  user Ann · .* · score \d+\.\d\d\n  I am \*\*allergic\*\* to \*\*peanuts\*\*\.\n", text)
+    assert re.search(r"trip #1  user Ann · .* · score \d+\.\d\d\n  I am «allergic» to «peanuts»\.\n", text)
     found = answer("search", "peanut", "--limit", "1")
     assert found["query"] == "peanut"
     assert found["hits"][0]["message"]["conversation_id"] == "trip"
     assert answer("search", "peanut", "--user", "bob")["hits"] == []
     assert answer("search", "build", "--conversation", "bug")["hits"][0]["message"]["seq"] == 1
     assert call("search", "zebra").stdout == "Nothing matches 'zebra'.\n"
+    nowhere = call("-u", store_url, "search", "hi", "--conversation", "nope")
+    assert nowhere.exit_code == 2
+    assert nowhere.stderr == "perdure: there is no conversation 'nope'\nhint: perdure conversations lists them\n"
+
+
+def test_marks_in_stored_text_are_not_taken_for_matches(store_url: str):
+    with perdure.sync.open(store_url) as store:
+        store.add_message("bug", "user", "The **zebra** is **bold**.")
+    assert "The **«zebra»** is **bold**.\n" in call("search", "zebra").stdout
+
+
+@pytest.mark.parametrize("verb", ["delete", "erase"])
+def test_what_is_to_be_gone_is_gone_with_yes(store_url: str, verb: str):
+    with perdure.sync.open(store_url) as store:
+        message_id = store.get_messages("trip")[0].id
+    assert answer(verb, "message", message_id, "--yes") == {f"{verb}d": "message", "id": message_id}
+    assert [one["seq"] for one in answer("conversations", "show", "trip")["messages"]] == [2, 3]
+    with perdure.sync.open(store_url) as store:
+        assert bool(store.message_history(message_id)) is (verb == "delete")
+    done = call(verb, "conversation", "trip", "-y")
+    assert done.stdout == f"Conversation trip is {verb}d.\n"
+    assert [one["id"] for one in answer("conversations")["conversations"]] == ["bug"]
+    again = call(verb, "conversation", "trip", "-y")
+    assert again.exit_code == 2
+    assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize("verb", ["delete", "erase"])
+def test_nothing_goes_unasked(store_url: str, verb: str):
+    for words in ((), ("--json",)):
+        result = call("-u", store_url, verb, "conversation", "trip", *words)
+        assert result.exit_code == 2
+        assert "--yes does it unasked" in result.stderr
+    assert call(verb, "tenant", "trip", "--yes").stderr.startswith("Usage: ")
+    assert len(answer("conversations")["conversations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "left"), [("y", 0, ["bug"]), ("n", 2, ["bug", "trip"]), ("", 2, ["bug", "trip"])]
+)
+def test_a_terminal_is_asked_before_something_goes(store_url: str, reply: str, code: int, left: list[str]):
+    shown = terminal("erase", "conversation", "trip", typed=f"{reply}\n", code=code)
+    assert "Conversation trip 'Trip to Lisbon' of user ann: 3 messages" in without_escapes(shown)
+    assert "Erase it? This cannot be undone. [y/N]" in without_escapes(shown)
+    assert [one["id"] for one in answer("conversations")["conversations"]] == left
 
 
 def test_stats_account_by_model_day_user_and_agent(store_url: str):
@@ -388,13 +576,26 @@ def test_stats_account_by_model_day_user_and_agent(store_url: str):
 
 def test_doctor_finds_totals_that_do_not_add_up(store_url: str):
     assert answer("doctor")["problems"] == []
-    assert call("doctor").stdout.startswith("No problems found.\n")
+    healthy = call("doctor").stdout
+    assert healthy.startswith("No problems found.\n")
+    assert "chore ever ran" not in healthy
     with perdure.sync.open(store_url) as store:
         store.execute("update conversations set message_count = 7 where id = 'trip'")
     assert len(answer("doctor", code=1)["problems"]) == 1
     result = call("doctor")
     assert result.exit_code == 1
     assert "1 problem found:\n- the totals or seqs of conversation 'trip' do not add up\n" in result.stdout
+
+
+def test_advice_is_no_problem(empty_postgres_url: str):
+    assert call("-u", empty_postgres_url, "init").exit_code == 0
+    found = call("-u", empty_postgres_url, "doctor", "--json")
+    report = json.loads(found.stdout)
+    assert (found.exit_code, report["problems"]) == (0, [])
+    assert report["advice"] == ["fsync is off: a power failure can lose everything"]
+    text = call("-u", empty_postgres_url, "doctor").stdout
+    assert text.startswith("No problems found.\n")
+    assert text.endswith("\nAdvice:\n- fsync is off: a power failure can lose everything\n")
 
 
 def test_doctor_repairs_what_is_derived(store_url: str):
@@ -439,10 +640,10 @@ def test_a_terminal_gets_colour_unless_told_not_to(store_url: str):
     assert f"{ESCAPE}[1;33mpeanuts{ESCAPE}[0m" in coloured
     plain = terminal("search", "peanut", NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain)
-    assert "**peanuts**" in plain
+    assert "«peanuts»" in plain
     dumb = terminal("search", "peanut", TERM="dumb")
     assert "\x1b[1;33m" not in dumb
-    assert "**peanuts**" in dumb
+    assert "«peanuts»" in dumb
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -506,6 +707,7 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(monkeypatch: pyte
     assert (found["crash"]["lost_turns"], found["crash"]["seq_gaps"], found["crash"]["half_turns"]) == (0, 0, 0)
     assert found["crash"]["totals_exact"] is True
     assert found["doctor"]["problems"] == []
+    assert found["index"]["seconds"] > 0
     assert found["seconds"] < 60
     assert not list(tmp_path.iterdir())
 
@@ -516,6 +718,8 @@ def test_the_demo_tells_a_story_in_eight_steps(monkeypatch: pytest.MonkeyPatch, 
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^(\d)  \S", done.stdout, re.MULTILINE) == list("12345678")
     assert ESCAPE not in done.stdout
+    assert re.search(r"402 messages from \S+ in [\d.]+ s, tool calls, tokens and cost included\.\n", done.stdout)
+    assert re.search(r"^3  .*\n   Indexed in [\d.]+ s\.\n\n   \"peanut", done.stdout, re.MULTILINE)
     url = re.search(r"^Store: (\S+)$", done.stdout, re.MULTILINE)
     assert url is not None
     again = process("--url", url[1], "conversations", "--json", "-n", "50")
@@ -562,6 +766,8 @@ def test_the_demo_takes_a_history_of_the_user(tmp_path: Path):
     assert [one["query"] for one in found["searches"]] == list(topics)
     assert "line 4: " in result.stderr
     (tmp_path / "bad.jsonl").write_text("{broken\n", encoding="utf-8")
+    told = call("demo", "--input", "mine.jsonl").stdout
+    assert re.search(r"3 conversations with 6 messages from mine\.jsonl in [\d.]+ s\.\n", told)
     refused = call("demo", "--input", "bad.jsonl")
     assert refused.exit_code == 2
     assert "perdure: nothing can be loaded from bad.jsonl: line 1: " in refused.stderr

@@ -503,7 +503,56 @@ async def test_an_answer_that_says_nothing_still_counts(world, server):
         found = await messages_of(store, conversation)
         assert [message.role.value for message in found] == ["user", "assistant", "assistant"]
         assert (await store.get_conversation(conversation)).token_usage.total_tokens == 30
-        assert await store.to_openai(conversation) == ASKED
+        assert [message.content for message in found[1:]] == [(perdure.ReasoningPart(),)] * 2
+        history = await store.to_openai(conversation)
+        assert [(one["role"], one["content"]) for one in history] == [("user", "Weather?"), *[("assistant", "")] * 2]
+        server.replies.append(chat())
+        await world.of(asking(world, client, CHAT, messages=history))
+        assert [message.seq for message in await messages_of(store, conversation)] == [1, 2, 3, 4]
+        assert t.failures == 0
+
+
+@each_api
+async def test_an_empty_answer_is_stored_in_one_form_and_known_again(world, server, api):
+    async with tracked(world) as (store, conversation, t):
+        server.replies.append({
+            CHAT: lambda: chat(""),
+            RESPONSES: lambda: response(output=[{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+                                                 "content": []}]),
+            CLAUDE: lambda: claude(content=[]),
+        }[api]())  # fmt: skip
+        client = t.wrap(client_of(world, api))
+        await world.of(asking(world, client, api))
+        found = await messages_of(store, conversation)
+        assert [(m.role.value, m.content) for m in found[1:]] == [("assistant", (perdure.ReasoningPart(),))]
+        server.replies.append(REPLIES[api]())
+        history = [*ASKED, {"role": "assistant", "content": ""}, {"role": "user", "content": "Well?"}]
+        await world.of(asking(world, client, api, messages=history))
+        added = (await messages_of(store, conversation))[len(found) :]
+        assert roles_of(added)[0] == ("user", "Well?")
+        assert t.failures == 0
+
+
+@each_api
+async def test_what_stands_for_missing_results_in_a_request_is_not_recorded(world, server, api):
+    async with tracked(world) as (store, conversation, t):
+        await store.add_messages(conversation, [
+            perdure.Draft("assistant", "Hello!"),
+            perdure.Draft("user", "Weather?"),
+            perdure.Draft("assistant", [perdure.ToolCallPart("c1", "weather", "{}")]),
+        ])  # fmt: skip
+        if api == RESPONSES:
+            sent = await store.to_openai_responses(conversation)
+        elif api == CHAT:
+            sent = await store.to_openai(conversation)
+        else:
+            _, sent = await store.to_anthropic(conversation)
+        assert "not available" in str(sent)
+        server.replies.append(REPLIES[api]())
+        await world.of(asking(world, t.wrap(client_of(world, api)), api, messages=sent))
+        roles = [message.role.value for message in await messages_of(store, conversation)]
+        assert roles[:3] == ["assistant", "user", "assistant"]
+        assert set(roles[3:]) == {"assistant"}
         assert t.failures == 0
 
 

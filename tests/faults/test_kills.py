@@ -25,7 +25,7 @@ WRITERS = 3
 KILLS = 120
 KILLS_FULL = int(os.environ.get("PERDURE_KILLS", "10000"))
 KILLS_PER_FILE = 30
-FAULTS_FULL = 100
+ROUNDS_FULL = max(1, KILLS_FULL // 100)
 
 
 class Battlefield:
@@ -243,7 +243,7 @@ def test_writers_backends_and_the_postmaster_killed(zygote, tmp_path, seeded_ran
 @pytest.mark.full
 @pytest.mark.timeout(0)
 def test_writers_backends_and_the_postmaster_killed_full(zygote, tmp_path, seeded_random, own_server, tell):
-    """The same, a thousand kills of each side and more."""
+    """The same, a round for each hundred kills of the full run."""
     strikes = {"client": 10, "terminate": 10, "backend": 2, "postmaster": 1}
-    field = kill_on_postgres(zygote, tmp_path, seeded_random, own_server, strikes, rounds=FAULTS_FULL)
+    field = kill_on_postgres(zygote, tmp_path, seeded_random, own_server, strikes, rounds=ROUNDS_FULL)
     field.verdict(tell, "kills_postgres_full")

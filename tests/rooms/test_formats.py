@@ -92,6 +92,8 @@ CHAT: dict[str, list[dict[str, Any]]] = {
         {"role": "assistant", "content": [{"type": "text", "text": "Again."}], "tool_calls": [call("d")]},
         {"role": "tool", "tool_call_id": "d", "content": []},
         {"role": "assistant", "content": [], "tool_calls": [{"id": "e", "function": {"name": "f", "arguments": ""}}]},
+        {"role": "tool", "tool_call_id": "e", "content": "1"},
+        {"role": "assistant", "content": ""},
     ],
     "an answer as the API gives it": [
         {
@@ -227,6 +229,7 @@ ITEMS: dict[str, list[dict[str, Any]]] = {
             "namespace": "weather",
         },
         {"type": "function_call_output", "call_id": "call_1", "output": "21", "id": "fco_1", "status": "completed"},
+        {"type": "function_call", "call_id": "call_2", "name": "draw", "arguments": "{}"},
         {
             "type": "function_call_output",
             "call_id": "call_2",
@@ -275,6 +278,13 @@ ITEMS: dict[str, list[dict[str, Any]]] = {
         {"role": "user", "content": [{"type": "output_text", "text": "quoted", "annotations": []}]},
         {"role": "user", "content": [{"type": "computer_screenshot", "image_url": "https://e.org/s.png"}]},
         {"type": "reasoning", "id": "rs_1", "content": [{"type": "text", "text": "other"}]},
+        {"type": "message", "id": "msg_1", "role": "assistant", "content": [], "status": "incomplete"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "", "annotations": [], "logprobs": []}]},
+        {"role": "assistant", "content": ""},
+        {"type": "function_call", "call_id": "call_1", "name": "a.name", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": ""},
+        {"type": "item_reference", "id": "fc_2"},
+        {"type": "function_call_output", "call_id": "call_2", "output": "of a call behind the reference"},
     ],
 }
 
@@ -463,7 +473,7 @@ def test_the_clients_own_objects_are_read():
     )  # fmt: skip
     whole, blocks = from_anthropic([message, {"role": "assistant", "content": message.content}])
     assert whole.token_usage == TokenUsage(15, 2, model="claude")
-    assert to_anthropic([whole]) == (None, [{"role": "assistant", "content": [{"type": "text", "text": "Hi."}]}])
+    assert to_anthropic([whole])[1][1:] == [{"role": "assistant", "content": [{"type": "text", "text": "Hi."}]}]
     assert blocks.content == (TextPart("Hi."),)
 
 
@@ -512,7 +522,7 @@ def test_anthropic_turns_alternate_and_results_come_first():
         Draft("tool", [ToolResultPart("a", "1")]),
         Draft("tool", [ToolResultPart("b:1", "2")]),
     ]
-    _, (asked, answered) = to_anthropic(drafts)
+    _, (_, asked, answered) = to_anthropic([Draft("user", "Go."), *drafts])
     assert [block["id"] for block in asked["content"]] == ["a", "b_1"]
     assert [block["type"] for block in answered["content"]] == ["tool_result", "tool_result", "text"]
     assert answered["content"][1]["tool_use_id"] == "b_1"
@@ -603,6 +613,268 @@ def test_a_tools_bare_text_answers_the_oldest_open_call():
     ]
 
 
+# -- what providers refuse -----------------------------------------------------------------------------------------
+
+NOT_THERE = "The result of this call is not available."
+
+
+def conversation(*items: Any) -> list[Draft]:
+    """Drafts in short: ``"a?"`` calls, ``"a!"`` answers, ``"a?b?"`` calls both, anything else is the user's."""
+    drafts = []
+    for item in items:
+        if isinstance(item, Draft):
+            drafts.append(item)
+        elif item.endswith("?"):
+            drafts.append(Draft("assistant", [ToolCallPart(name, "f", "{}") for name in item[:-1].split("?")]))
+        elif item.endswith("!"):
+            drafts.append(Draft("tool", [ToolResultPart(item[:-1], f"result {item[:-1]}")]))
+        else:
+            drafts.append(Draft("user", item))
+    return drafts
+
+
+def outlined(drafts: list[Draft]) -> list[list[str]]:
+    """The requests to the three providers in short, in which a missing result is ``"-a!"``."""
+    chat, items, claude = [], [], []
+    for message in to_openai_chat(drafts):
+        chat.append("".join(f"{c['id']}?" for c in message.get("tool_calls", ())))
+        if message["role"] == "tool":
+            chat[-1] += f"{'-' * (message['content'] == NOT_THERE)}{message['tool_call_id']}!"
+        elif message.get("content") is not None:
+            said = message["content"]
+            chat[-1] += said if isinstance(said, str) else said[0]["text"]
+    for item in to_openai_responses(drafts):
+        if item.get("type") == "function_call":
+            items.append(f"{item['call_id']}?")
+        elif item.get("type") == "function_call_output":
+            items.append(f"{'-' * (item['output'] == NOT_THERE)}{item['call_id']}!")
+        else:
+            said = item["content"]
+            items.append(said if isinstance(said, str) else said[0]["text"])
+    for message in to_anthropic(drafts)[1]:
+        blocks = message["content"]
+        for block in [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks:
+            if block["type"] == "tool_use":
+                claude.append(f"{block['id']}?")
+            elif block["type"] == "tool_result":
+                assert block.get("is_error", False) == (block["content"] == NOT_THERE)
+                claude.append(f"{'-' * (block['content'] == NOT_THERE)}{block['tool_use_id']}!")
+            else:
+                claude.append(block["text"])
+    return [chat, items, claude]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["hi", "a?"], ["hi", "a?", "-a!"]),
+        (["hi", "a?", "well"], ["hi", "a?", "-a!", "well"]),
+        (["hi", "a?", "b?", "b!"], ["hi", "a?", "-a!", "b?", "b!"]),
+        (["hi", "a?b?", "b!", "well"], ["hi", "a?b?", "b!", "-a!", "well"]),
+        (["hi", "a?", Draft("assistant", "It is done."), "ok"], ["hi", "a?", "-a!", "It is done.", "ok"]),
+        (["hi", "a?", "well", "a!", "bye"], ["hi", "a?", "a!", "well", "bye"]),
+        (["hi", "a?", Draft("system", "Wait."), "a!"], ["hi", "a?", "a!", "Wait."]),
+        (["hi", "a?b?", "b!", "well", "a!"], ["hi", "a?b?", "b!", "a!", "well"]),
+        (["hi", "a!", "a?", "a!", "a!"], ["hi", "result a", "a?", "a!", "result a"]),
+        (["hi", Draft("tool", [ToolResultPart("x", " ")]), "well"], ["hi", "well"]),
+        (["hi", Draft("tool", " "), "well"], ["hi", "well"]),
+        (["hi", Draft("assistant", [ToolCallPart("a", "f", "{}"), ToolResultPart("a", "result a"), TextPart("So.")])],
+         ["hi", "a?", "a!", "So."]),
+    ],
+)  # fmt: skip
+def test_calls_and_results_stand_together_whatever_is_stored(given, expected):
+    chat, items, claude = outlined(conversation(*given))
+    assert chat == expected
+    split = [piece for word in expected for piece in (["a?", "b?"] if word == "a?b?" else [word])]
+    assert items == split
+    assert claude == [piece for piece in split if piece != "Wait."]  # that is in the prompt
+
+
+def test_a_legacy_function_that_did_not_answer_is_answered_by_its_name():
+    call_ = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    messages = to_openai_chat(from_openai_chat([call_]))
+    assert messages == [call_, {"role": "function", "name": "f", "content": NOT_THERE}]
+
+
+def test_opaque_calls_without_their_output_are_answered_or_left_out():
+    items = [
+        {"type": "shell_call", "call_id": "s", "action": {"commands": ["ls"]}, "status": "completed"},
+        {"type": "local_shell_call", "id": "l1", "call_id": "l", "status": "completed",
+         "action": {"type": "exec", "command": ["ls"], "env": {}}},
+        {"type": "apply_patch_call", "call_id": "p", "status": "completed",
+         "operation": {"type": "delete_file", "path": "x"}},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "computer_call", "id": "cu_1", "call_id": "c", "status": "completed", "pending_safety_checks": [],
+         "action": {"type": "screenshot"}},
+        {"role": "user", "content": "And?"},
+        {"type": "computer_call_output", "call_id": "gone",
+         "output": {"type": "computer_screenshot", "image_url": "https://e.org/s.png"}},
+    ]  # fmt: skip
+    found = to_openai_responses(from_openai_responses(items))
+    conforms(ITEM_TYPE, found)
+    assert [item.get("type") for item in found] == [
+        "shell_call", "shell_call_output", "local_shell_call", "local_shell_call_output", "apply_patch_call",
+        "apply_patch_call_output", None,
+    ]  # fmt: skip
+    assert found[3]["id"] == "l"
+    assert NOT_THERE in json.dumps(found[1])
+
+
+def test_reasoning_that_nothing_follows_is_left_out():
+    thought = {"type": "reasoning", "id": "rs_1", "summary": []}
+    user, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}
+    items = [thought, user, thought, answer, thought]
+    assert to_openai_responses(from_openai_responses(items)) == [user, thought, answer]
+
+
+def test_names_are_spelled_as_providers_take_them():
+    drafts = [
+        Draft("user", "Hi", name="Zoë Ünal"),
+        Draft("assistant", [ToolCallPart("a", "maps.find/" + "x" * 200, "{}")], name="a" * 70),
+        Draft("tool", [ToolResultPart("a", "1")], name="maps.find"),
+    ]
+    asked, called, result = to_openai_chat(drafts)
+    assert (asked["name"], called["name"], result["name"]) == ("Zo___nal", "a" * 64, "maps_find")
+    spelled = "maps_find_" + "x" * 200
+    assert called["tool_calls"][0]["function"]["name"] == spelled[:64]
+    assert to_openai_responses(drafts)[1]["name"] == spelled[:64]
+    assert to_anthropic(drafts)[1][1]["content"][0]["name"] == spelled[:128]
+
+
+@pytest.mark.parametrize("change", [None, "Eve"])
+def test_a_name_that_came_from_chat_goes_back_until_it_is_changed(change):
+    (draft,) = from_openai_chat([{"role": "user", "content": "Hi", "name": "Ann Lee"}])
+    renamed = Draft("user", "Hi", name=change or draft.name, metadata=draft.metadata)
+    assert to_openai_chat([renamed])[0]["name"] == (change or "Ann Lee")
+
+
+def test_an_assistant_that_begins_gets_a_turn_of_the_user_before():
+    assert to_anthropic([Draft("system", "Be brief."), Draft("assistant", "Hello!"), Draft("user", "Hi")]) == (
+        "Be brief.",
+        [
+            {"role": "user", "content": "(conversation begins)"},
+            {"role": "assistant", "content": "Hello!"},
+            {"role": "user", "content": "Hi"},
+        ],
+    )
+
+
+def test_a_system_message_amid_the_talk_joins_the_prompt_when_nothing_is_left_before_it():
+    drafts = from_anthropic(ANTHROPIC["a system message amid the talk"][1])[1:]
+    system, messages = to_anthropic(drafts)
+    assert system == [{"type": "text", "text": "The user is a doctor."}]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+
+
+HISTORY_IDS = st.sampled_from(["a", "b", "a:", "a_"])
+HISTORY_CALLS = st.builds(lambda call_id, name: ToolCallPart(call_id, name, "{}"), HISTORY_IDS, st.sampled_from("fg."))
+HISTORY_RESULTS = st.builds(ToolResultPart, HISTORY_IDS, st.sampled_from(["", "1", (), (TextPart("2"),)]))
+THOUGHT = ReasoningPart("hm", provider="openai", id="rs_1")
+HISTORY = st.lists(
+    st.one_of(
+        st.sampled_from([Draft("user", "u"), Draft("system", "s"), Draft("assistant", "t"), Draft("tool", "bare")]),
+        st.sampled_from([Draft("assistant", [ReasoningPart()]), Draft("assistant", [THOUGHT])]),
+        st.lists(HISTORY_CALLS, min_size=1, max_size=3).map(lambda parts: Draft("assistant", parts)),
+        st.lists(HISTORY_RESULTS, min_size=1, max_size=3).map(lambda parts: Draft("tool", parts)),
+        st.builds(
+            Draft,
+            st.sampled_from(["user", "assistant", "tool"]),
+            st.lists(HISTORY_CALLS | HISTORY_RESULTS | st.just(TextPart("x")) | st.just(THOUGHT), min_size=2, max_size=4)
+            .filter(lambda parts: any(not isinstance(part, TextPart | ReasoningPart) for part in parts)),
+        ),
+    ),
+    max_size=10,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(HISTORY)
+def test_any_history_becomes_requests_that_providers_take(drafts):
+    check_chat(to_openai_chat(drafts))
+    check_items(to_openai_responses(drafts))
+    check_claude(to_anthropic(drafts)[1])
+
+
+def check_chat(messages: list[dict[str, Any]]) -> None:
+    """Each list of calls is followed by its results, each once, and there are no others."""
+    conforms(CHAT_TYPE, messages)
+    awaited: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            awaited.remove(message["tool_call_id"])
+        else:
+            assert not awaited
+            awaited = [call["id"] for call in message.get("tool_calls", ())]
+    assert not awaited
+
+
+def check_items(items: list[dict[str, Any]]) -> None:
+    """Each call is answered once, later, and before the user speaks; reasoning is followed by the assistant."""
+    awaited: list[str] = []
+    for item, following in pairwise([*items, {"role": "user", "content": "end"}]):
+        kind = item.get("type")
+        if kind == "function_call":
+            awaited.append(item["call_id"])
+        elif kind == "function_call_output":
+            awaited.remove(item["call_id"])
+        elif kind == "reasoning":
+            assert following.get("role") == "assistant" or following.get("type") in {"reasoning", "function_call"}
+        assert not awaited or item.get("role") not in {"user", "system"}
+    assert not awaited
+
+
+def check_claude(messages: list[dict[str, Any]]) -> None:
+    """The user begins, sides alternate, ids are unique and results stand first in the next message, each once."""
+    conforms(ANTHROPIC_TYPE, messages)
+    assert [message["role"] for message in messages] == [("user", "assistant")[n % 2] for n in range(len(messages))]
+    calls: list[str] = []
+    awaited: list[str] = []
+    for message in messages:
+        blocks = message["content"] if isinstance(message["content"], list) else [{"type": "text"}]
+        kinds = [block["type"] for block in blocks]
+        assert kinds == sorted(kinds, key=lambda kind: kind != "tool_result")
+        assert sorted(b["tool_use_id"] for b in blocks if b["type"] == "tool_result") == sorted(awaited)
+        awaited = [block["id"] for block in blocks if block["type"] == "tool_use"]
+        calls += awaited
+    assert not awaited
+    assert len(set(calls)) == len(calls)
+
+
+# -- answers that say nothing --------------------------------------------------------------------------------------
+
+SILENT = (ReasoningPart(),)
+
+
+@pytest.mark.parametrize("content", ["", None, " \n", [], [{"type": "text", "text": ""}], ...])
+def test_an_empty_chat_answer_is_empty_again(content):
+    message = {"role": "assistant", "content": content, "refusal": None}
+    if content is ...:
+        del message["content"]
+    (draft,) = from_openai_chat([message])
+    assert draft.content == SILENT
+    assert to_openai_chat(stored([draft])) == [{"role": "assistant", "content": "", "refusal": None}]
+
+
+@pytest.mark.parametrize("content", ["", [], [{"type": "output_text", "text": "", "annotations": []}]])
+def test_an_empty_answer_of_responses_is_what_it_was(content):
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "content": content, "status": "completed"}
+    (draft,) = from_openai_responses([item])
+    assert draft.content == SILENT
+    assert to_openai_responses(stored([draft])) == [item]
+    assert to_openai_chat([draft]) == [{"role": "assistant", "content": ""}]
+    spoken = Draft("assistant", "Now I speak.", metadata=draft.metadata)
+    assert to_openai_responses([spoken])[0]["content"] == "Now I speak."
+
+
+@pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": " "}]])
+def test_an_empty_answer_of_anthropics_is_left_out(content):
+    user = {"role": "user", "content": "Hi"}
+    drafts = from_anthropic([user, {"role": "assistant", "content": content}, user])
+    assert drafts[1].content == SILENT
+    assert to_anthropic(drafts) == (None, [{"role": "user", "content": [{"type": "text", "text": "Hi"}] * 2}])
+    assert to_openai_chat(drafts)[1] == to_openai_responses(drafts)[1] == {"role": "assistant", "content": ""}
+
+
 # -- broken input --------------------------------------------------------------------------------------------------
 
 
@@ -614,7 +886,7 @@ def test_a_tools_bare_text_answers_the_oldest_open_call():
         ({"role": "user"}, "content"),
         ({"role": "user", "content": 5}, "content"),
         ({"role": "user", "content": " "}, "content"),
-        ({"role": "assistant", "content": None}, "content"),
+        ({"role": "assistant", "content": 5}, "content"),
         ({"role": "user", "content": ["x"]}, "content[0]"),
         ({"role": "user", "content": [{"text": "x"}]}, "content[0].type"),
         ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "text"}]}, "content[1].text"),
@@ -782,27 +1054,38 @@ MESSAGE_FIELDS = {"type": st.just("message"), "id": IDS, "status": IDS, "phase":
 ANY_ITEM = st.one_of(
     perhaps({"role": st.just("user"), "content": WORDS | st.lists(ITEM_PARTS, min_size=1, max_size=3)}, MESSAGE_FIELDS),
     perhaps({"role": st.just("assistant"), "content": WORDS | ANSWER_PARTS}, MESSAGE_FIELDS),
-    block("function_call", ITEM_FIELDS, call_id=IDS, name=IDS, arguments=WORDS),
-    block(
-        "function_call_output",
-        ITEM_FIELDS,
-        call_id=IDS.map("f{}".format),
-        output=st.text("ab ") | st.lists(ITEM_PARTS, max_size=2),
-    ),
-    block("custom_tool_call", ITEM_FIELDS, call_id=IDS.map("c{}".format), name=IDS, input=WORDS),
-    block("custom_tool_call_output", ITEM_FIELDS, call_id=IDS, output=WORDS),
-    block(
-        "reasoning",
-        ITEM_FIELDS,
-        summary=st.lists(st.fixed_dictionaries({"type": st.just("summary_text"), "text": st.text("ab")}), max_size=2),
-    ),
     block("web_search_call", ITEM_FIELDS, action=objects(JSONS)),
+)
+ANY_CALL = st.one_of(
+    st.tuples(
+        block("function_call", ITEM_FIELDS, name=WORDS, arguments=WORDS),
+        block("function_call_output", ITEM_FIELDS, output=st.text("ab ") | st.lists(ITEM_PARTS, max_size=2)),
+    ),
+    st.tuples(
+        block("custom_tool_call", ITEM_FIELDS, name=WORDS, input=WORDS),
+        block("custom_tool_call_output", ITEM_FIELDS, output=WORDS),
+    ),
+)
+ANY_THOUGHT = block(
+    "reasoning",
+    ITEM_FIELDS,
+    summary=st.lists(st.fixed_dictionaries({"type": st.just("summary_text"), "text": st.text("ab")}), max_size=2),
+)
+ANY_CALLS = st.builds(
+    lambda thoughts, pairs: [
+        *thoughts,
+        *({**asked, "call_id": f"c{n}"} for n, (asked, _) in enumerate(pairs)),
+        *({**given, "call_id": f"c{n}"} for n, (_, given) in enumerate(pairs)),
+    ],
+    st.lists(ANY_THOUGHT, max_size=2),
+    st.lists(ANY_CALL, min_size=1, max_size=3),
 )
 
 
 @settings(deadline=None)
-@given(st.lists(ANY_ITEM, max_size=5))
-def test_any_items_come_back_unchanged(items):
+@given(st.lists(st.lists(ANY_ITEM, max_size=3) | ANY_CALLS, max_size=4))
+def test_any_items_come_back_unchanged(groups):
+    items = [item for group in groups for item in group]
     assert to_openai_responses(stored(from_openai_responses(items))) == items
 
 
@@ -826,20 +1109,16 @@ CLAUDE_SHOWN = st.one_of(
 CLAUDE_RESULT = st.builds(
     lambda known, rest: {"type": "tool_result", **known, **rest},
     perhaps(
-        {"tool_use_id": IDS},
+        {},
         {"content": st.text("ab ") | st.lists(CLAUDE_SHOWN, max_size=2), "is_error": st.booleans()},
     ),
     UNKNOWN_FIELDS,
 )
-CLAUDE_ASKS = st.one_of(
-    WORDS,
-    st.lists(CLAUDE_RESULT, min_size=1, max_size=2),
-    st.lists(CLAUDE_RESULT | CLAUDE_SHOWN, min_size=1, max_size=3),
-)
+CLAUDE_ASKS = WORDS | st.lists(CLAUDE_SHOWN, min_size=1, max_size=3)
 CLAUDE_ANSWERS = WORDS | st.lists(
     st.one_of(
         CLAUDE_TEXT,
-        block("tool_use", id=IDS, name=IDS, input=objects(JSONS)),
+        st.tuples(block("tool_use", name=WORDS, input=objects(JSONS)), CLAUDE_RESULT),
         block("thinking", thinking=st.text("ab"), signature=IDS),
         block("redacted_thinking", data=IDS),
         block("server_tool_use", id=IDS, name=IDS, input=objects(JSONS)),
@@ -851,11 +1130,24 @@ CLAUDE_ANSWERS = WORDS | st.lists(
 
 @settings(deadline=None)
 @given(
-    st.none() | WORDS | st.lists(CLAUDE_TEXT, min_size=1, max_size=2), st.lists(st.tuples(CLAUDE_ASKS, CLAUDE_ANSWERS))
+    st.none() | WORDS | st.lists(CLAUDE_TEXT, min_size=1, max_size=2),
+    st.lists(st.tuples(CLAUDE_ASKS, st.booleans(), CLAUDE_ANSWERS)),
 )
 def test_any_anthropic_conversation_comes_back_unchanged(system, pairs):
-    roles = ("user", "assistant")
-    messages = [{"role": r, "content": c} for pair in pairs for r, c in zip(roles, pair, strict=True)]
+    messages, results, calls = [], [], 0
+    for asks, at_once, answers in [*pairs, ("Bye.", False, None)]:
+        said = [{"type": "text", "text": asks}] if results and isinstance(asks, str) else asks
+        messages.append({"role": "user", "content": [*results, *said] if results else said})
+        if results and at_once:  # nothing but results
+            messages[-1]["content"] = results
+        results, blocks = [], answers
+        for place, found in enumerate(answers if isinstance(answers, list) else ()):
+            if isinstance(found, tuple):
+                calls += 1
+                blocks = [*blocks[:place], {**found[0], "id": f"t{calls}"}, *blocks[place + 1 :]]
+                results.append({**found[1], "tool_use_id": f"t{calls}"})
+        if answers is not None:
+            messages.append({"role": "assistant", "content": blocks})
     assert to_anthropic(stored(from_anthropic(messages, system))) == (system, messages)
 
 

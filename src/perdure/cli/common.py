@@ -19,7 +19,8 @@ import msgspec
 import typer
 
 from perdure.cli.screen import Screen
-from perdure.values.errors import NotFound, PerdureError, Refused, Unavailable
+from perdure.values import limits
+from perdure.values.errors import Invalid, NotFound, PerdureError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from perdure.sync.store import Store
@@ -56,8 +57,18 @@ class Common(msgspec.Struct, frozen=True):
         if outer is None:
             return self
         return Common(
-            self.url or outer.url, self.tenant or outer.tenant, self.json or outer.json, self.debug or outer.debug
+            outer.url if self.url is None else self.url,
+            outer.tenant if self.tenant is None else self.tenant,
+            self.json or outer.json,
+            self.debug or outer.debug,
         )
+
+    def check(self) -> None:
+        """Raises ``Invalid`` for an address or a tenant that is given and empty, as an unset variable of a script is."""
+        if self.url is not None and not self.url.strip():
+            raise Invalid("--url is empty", field="url", hint="sqlite:///FILE or postgresql://...")
+        if self.tenant is not None:
+            limits.identifier(self.tenant, "tenant")
 
 
 class Call:
@@ -70,11 +81,13 @@ class Call:
     @property
     def url(self) -> str:
         """The address of the store that this command works on."""
-        return self.common.url or os.environ.get("PERDURE_URL") or DEFAULT_URL
+        if self.common.url is not None:
+            return self.common.url
+        return os.environ.get("PERDURE_URL") or DEFAULT_URL
 
     def announce(self) -> None:
         """Tells which store is used where the command line doesn't."""
-        if self.common.url:
+        if self.common.url is not None:
             return
         why = "from PERDURE_URL" if os.environ.get("PERDURE_URL") else "--url or PERDURE_URL picks another"
         self.screen.note(f"Store: {config_for(self.url).safe_url} ({why})")
@@ -104,12 +117,17 @@ class Call:
         if self.common.debug:
             traceback.print_exc()
         if self.common.json:
-            parts = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
-            sys.stderr.write(msgspec.json.encode({"error": parts}, enc_hook=str).decode() + "\n")
+            write_error(error)
             return
         self.screen.warn(f"perdure: {error.message}", style="bold red")
         if error.hint:
             self.screen.warn(f"hint: {error.hint}")
+
+
+def write_error(error: PerdureError) -> None:
+    """An error as one line of JSON on stderr."""
+    parts = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
+    sys.stderr.write(msgspec.json.encode({"error": parts}, enc_hook=str).decode() + "\n")
 
 
 def config_for(url: str) -> "PersistenceConfig":
@@ -157,6 +175,7 @@ def perform(common: Common, body: Callable[[Call], None]) -> None:
     # The pool tells of each attempt; a person wants the outcome, which the error says.
     logging.getLogger("psycopg.pool").setLevel(logging.WARNING if common.debug else logging.CRITICAL)
     try:
+        common.check()
         body(call)
     except PerdureError as error:
         call.fail(error)

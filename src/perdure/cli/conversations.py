@@ -18,6 +18,9 @@ PAGE = 200
 SHORT_LINES = 12
 """Lines of one message that a timeline shows unless all are asked for."""
 CALL_CHARS = 300
+OPENING_CHARS = 60
+"""Characters of the first message that stand in for a title."""
+_OPENING_TEXT = 1_000
 _WIDE = 100
 """Columns from which on a message's line tells input from output tokens."""
 
@@ -60,13 +63,15 @@ def conversations(
             user, agent, {name: value for name, value in filters.items() if value is not None},
             order, not ascending, limit, cursor,
         )  # fmt: skip
+        titles = {} if call.screen.json else openings(store, page)
     if call.screen.json:
         call.screen.document({"conversations": page, "next_cursor": page.next_cursor})
         return
     if not page:
-        call.screen.say("No conversation fits." if any((user, agent, tag, title)) else "No conversations yet.")
+        fits = "No conversation fits." if any((user, agent, tag, title)) else "No conversations yet."
+        call.screen.say("None shown: --limit is 0." if limit == 0 else "No more conversations." if cursor else fits)
         return
-    hidden = list_table(call.screen, page)
+    hidden = list_table(call.screen, page, titles)
     if hidden:
         call.screen.note(f"No room for {', '.join(hidden).lower()}: a wider window or --json shows all.")
     if page.next_cursor is not None:
@@ -74,8 +79,22 @@ def conversations(
         call.screen.note(f"--cursor {page.next_cursor}")
 
 
-def list_table(screen: Screen, found: "list[Conversation]", indent: int = 0) -> list[str]:
-    """Conversations as a table; returns the names of columns without room."""
+def openings(store: "Store", found: "list[Conversation]") -> dict[str, str]:
+    """How the user began, in quotes, of the conversations that have no title."""
+    begun: dict[str, str] = {}
+    for one in found:
+        if not one.metadata.title and one.message_count:
+            for message in store.get_messages(one.id, 1, roles=("user",)):
+                words = one_line(message.text[:_OPENING_TEXT])
+                if len(words) > OPENING_CHARS:
+                    kept, space, _ = words[: OPENING_CHARS + 1].rpartition(" ")
+                    words = f"{kept if space else words[:OPENING_CHARS]}…"
+                begun[one.id] = f'"{words}"' if words else ""
+    return begun
+
+
+def list_table(screen: Screen, found: "list[Conversation]", titles: dict[str, str], indent: int = 0) -> list[str]:
+    """Conversations as a table, by ``titles`` where they have none; returns the names of columns without room."""
     costs = money_column([one.token_usage.cost for one in found])
     return screen.table(
         [
@@ -85,7 +104,7 @@ def list_table(screen: Screen, found: "list[Conversation]", indent: int = 0) -> 
         ],
         [
             (
-                one.id, one.metadata.title or "", one.user_id, one.agent_id, f"{one.message_count:,}",
+                one.id, one.metadata.title or titles.get(one.id, ""), one.user_id, one.agent_id, f"{one.message_count:,}",
                 f"{one.token_usage.total_tokens:,}", cost, moment(one.last_message_at or one.created_at),
             )
             for one, cost in zip(found, costs, strict=True)
@@ -108,15 +127,21 @@ def show(
     Who said what, tool calls and their results, tokens and cost. With --json all messages come in one document.
     """
     with call.store() as store:
-        found = store.get_conversation(conversation, include_messages=call.screen.json and last is None)
-        if found is None:
-            raise NotFound(f"there is no conversation {conversation[:80]!r}", hint="perdure conversations lists them")
+        found = conversation_of(store, conversation, include_messages=call.screen.json and last is None)
         if call.screen.json:
             messages = found.messages if last is None else store.get_messages(conversation, last=last)
             call.screen.document({"conversation": found, "messages": messages})
             return
         header(call.screen, found)
         timeline(call.screen, store, conversation, last, full=full)
+
+
+def conversation_of(store: "Store", id: str, *, include_messages: bool = False) -> "Conversation":
+    """The conversation; ``NotFound`` when there is none."""
+    found = store.get_conversation(id, include_messages)
+    if found is None:
+        raise NotFound(f"there is no conversation {id[:80]!r}", hint="perdure conversations lists them")
+    return found
 
 
 def header(screen: Screen, found: "Conversation") -> None:
@@ -203,7 +228,9 @@ def _part(part: "Part", callers: dict[str, str]) -> str:
         return f"-> {part.name} {cut}"
     if isinstance(part, content.ToolResultPart):
         failed = " failed" if part.is_error else ""
-        return f"<- {callers.get(part.tool_call_id, part.tool_call_id)}{failed}: {content.plain_text(part.content)}"
+        said = content.plain_text(part.content)
+        answer = said if said.strip() else "(nothing)" if not part.content else "(no text)"
+        return f"<- {callers.get(part.tool_call_id, part.tool_call_id)}{failed}: {answer}"
     if isinstance(part, content.ReasoningPart):
         return f"[thought] {part.text or ' '.join(part.summary) or 'not shown by the provider'}"
     if isinstance(part, content.FilePart):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.common import Call, command
+from perdure.cli.conversations import conversation_of
 from perdure.cli.progress import Activity
 from perdure.cli.screen import MARKS, Screen, moment, one_line, plural
 
@@ -29,6 +30,8 @@ def search(
     """Find messages by what they say, best first."""
     words = " ".join(query)
     with call.store() as store, Activity(call.screen, "Searching"):
+        if conversation is not None:
+            conversation_of(store, conversation)
         hits = store.search_messages(words, user, conversation, limit)
     if call.screen.json:
         call.screen.document({"query": words, "hits": hits})

@@ -24,7 +24,9 @@ _GAP = "  "
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 _MARKED = re.compile("\ue000(.*?)\ue001", re.DOTALL)
 MARKS = ("\ue000", "\ue001")
-"""Private characters around what a search matched; ``Screen.marked`` turns them into colour, or into ``**``."""
+"""Private characters around what a search matched; ``Screen.marked`` turns them into colour, or into ``QUOTES``."""
+QUOTES = ("«", "»")
+"""Around a match where there is no colour: other than ``**`` they are rare in what models and people write."""
 
 
 class Column(NamedTuple):
@@ -107,7 +109,7 @@ class Screen:
         return [column.name for place, column in enumerate(columns) if place not in widths]
 
     def marked(self, text: str) -> "Text":
-        """Text in which what stands between ``MARKS`` is highlighted; by ``**`` where there is no colour."""
+        """Text in which what stands between ``MARKS`` is highlighted; in ``QUOTES`` where there is no colour."""
         from rich.text import Text
 
         shown = Text()
@@ -116,7 +118,7 @@ class Screen:
         for found in _MARKED.finditer(text):
             shown.append(one_line(text[at : found.start()], strip=False))
             word = one_line(found[1], strip=False)
-            shown.append(f"**{word}**" if plain else word, style="" if plain else "bold yellow")
+            shown.append(word.join(QUOTES) if plain else word, style="" if plain else "bold yellow")
             at = found.end()
         shown.append(one_line(text[at:], strip=False))
         return shown

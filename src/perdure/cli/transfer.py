@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 LINES = 10
-"""Broken lines that are listed; ``--json`` gives the first hundred."""
+"""Kinds of broken lines that are listed; ``--json`` gives the first hundred lines."""
+_NOT_JSON = "not JSON"
 Format = Literal["auto", "perdure", "openai", "anthropic", "openai-responses"]
 
 
@@ -89,14 +90,37 @@ def load(
 
 
 def list_broken(screen: Screen, broken: int, errors: list[tuple[int, str]]) -> None:
-    """The first broken lines on stderr, each with its number."""
+    """The first broken lines on stderr, by their numbers; those that are broken in the same way together."""
     if not broken:
         return
     screen.warn(f"{plural(broken, 'line')} could not be loaded:")
-    for line, reason in errors[:LINES]:
-        screen.warn(f"  line {line:,}: {one_line(reason)}")
-    if broken > LINES:
-        screen.warn(f"  ... and {broken - LINES:,} more")
+    groups = _alike(errors)
+    for lines, reason in groups[:LINES]:
+        screen.warn(f"  {_numbers(lines)}: {one_line(reason)}")
+    more = broken - sum(len(lines) for lines, _ in groups[:LINES])
+    if more:
+        screen.warn(f"  ... and {more:,} more")
+
+
+def _alike(errors: list[tuple[int, str]]) -> list[tuple[list[int], str]]:
+    """Lines by why they are broken, in order. Where exactly a line stops to be JSON makes no difference."""
+    groups: dict[str, tuple[list[int], str]] = {}
+    for line, reason in errors:
+        lines, _ = groups.setdefault(_NOT_JSON if reason.startswith(_NOT_JSON) else reason, ([], reason))
+        lines.append(line)
+    return list(groups.values())
+
+
+def _numbers(lines: list[int]) -> str:
+    """Numbers of lines, those in a row as a range: ``lines 1-9, 12``."""
+    rows: list[tuple[int, int]] = []
+    for line in lines:
+        if rows and line == rows[-1][1] + 1:
+            rows[-1] = rows[-1][0], line
+        else:
+            rows.append((line, line))
+    shown = ", ".join(f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in rows[:LINES])
+    return f"{'line' if len(lines) == 1 else 'lines'} {shown}{', ...' if len(rows) > LINES else ''}"
 
 
 def _explained(screen: Screen, error: PerdureError) -> PerdureError:
@@ -104,13 +128,20 @@ def _explained(screen: Screen, error: PerdureError) -> PerdureError:
     found: list[dict[str, Any]] = error.details.get("errors") or []
     if not found:
         return error
-    if not screen.json:
+    groups = _alike([(one["line"], one["reason"]) for one in found])
+    others = error.details["broken"] - len(found)
+    if not screen.json and len(groups) > 1:
         list_broken(screen, error.details["broken"], [(one["line"], one["reason"]) for one in found])
     hint = "mend them, or load the rest with --skip-broken"
+    if len(groups) == 1 and len(found) > 1 and found[0]["reason"].startswith(_NOT_JSON):
+        hint = "a history is JSON Lines or one JSON document"
     if any("whose conversation" in one["reason"] for one in found):
         hint = "say whose conversations they are with --user"
     stays = "nothing was loaded" if isinstance(error, Invalid) else "what came before is loaded"
-    told = f"line {found[0]['line']}: {found[0]['reason']}; {stays}"
+    where = f"line {found[0]['line']:,}"
+    if len(groups) == 1:
+        where = _numbers(groups[0][0]) + (f" and {others:,} more" if others else "")
+    told = f"{where}: {found[0]['reason']}; {stays}"
     details = {name: value for name, value in error.details.items() if name != "hint"}
     return type(error)(told, hint=hint, **details)
 

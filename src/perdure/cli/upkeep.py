@@ -82,7 +82,7 @@ def doctor(
 ) -> None:
     """Check every page, row and total.
 
-    Shows versions and settings, too. Exits with 1 when there are problems.
+    Shows versions, settings and advice, too. Exits with 1 when there are problems; advice is none.
     """
     with call.store() as store, Activity(call.screen, "Examining every page and row"):
         report = store.doctor(repair=repair)
@@ -104,9 +104,11 @@ def show_report(screen: Screen, report: dict[str, Any], indent: int = 0) -> None
         screen.say(f"- {one_line(problem)}", indent=indent)
     screen.say()
     screen.facts(_report_facts(report), indent)
-    for line in report.get("advice", []):
+    if report["advice"]:
         screen.say()
-        screen.say(f"Advice: {line}", indent=indent)
+        screen.say("Advice:", style="bold", indent=indent)
+        for line in report["advice"]:
+            screen.say(f"- {one_line(line)}", indent=indent)
 
 
 def _report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -137,11 +139,9 @@ def _word(value: object) -> str:
 
 def advice_of(report: dict[str, Any]) -> list[str]:
     """What could be done better, in words; nothing in it is wrong."""
-    found: list[str] = []
+    found: list[str] = list(report.get("advice", ()))
     if report.get("log_bytes", 0) > LONG_LOG_BYTES:
         found.append("the write-ahead log is long; `perdure chores` moves it into the file")
-    if not report["chores"]:
-        found.append("no chore ever ran; open the store with chores=True, or run `perdure chores` now and then")
     if report["engine"] == "SQLite" and not report["page_checksums"]:
         found.append("the file has no page checksums; a damaged page is only found where SQLite trips over it")
     return found

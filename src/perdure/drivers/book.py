@@ -33,7 +33,6 @@ _CONDITION = re.compile(r"\s*--if ([a-z_ ]+)$")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 _LIST = re.compile(r"\bjson_each\(:([a-z_]+)\)")
 _INSERT = re.compile(r"^insert into (\w+)\s+\(([^)]*)\)\s+values\s+\(([^)]*)\)(\s+on conflict.*)?$", re.DOTALL)
-_CHANGES = re.compile(r"\b(insert into|update|delete from|for update)\b")
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -56,7 +55,6 @@ class Statement(msgspec.Struct):
     scan: str
     """Why it may read a whole table, or ""."""
     lines: tuple[tuple[str, frozenset[str]], ...]
-    changes: bool
     variants: dict[frozenset[str], Variant] = msgspec.field(default_factory=dict[frozenset[str], Variant])
 
     def variant(self, flags: frozenset[str]) -> Variant:
@@ -125,10 +123,9 @@ def _statement(room: str, headers: dict[str, str], body: list[str], dialect: Dia
         line = line.rstrip().removesuffix(";")
         if line.strip():
             lines.append((line, needs))
-    whole = "\n".join(line for line, _ in lines)
     return Statement(
         f"{room}.{headers['name']}", headers.get("does", ""), dialect, "system" in headers, headers.get("scan", ""),
-        tuple(lines), bool(_CHANGES.search(whole)),
+        tuple(lines),
     )  # fmt: skip
 
 

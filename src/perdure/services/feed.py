@@ -13,7 +13,7 @@ class FeedVerbs(Handle):
     """Follow what changes."""
 
     async def changes(
-        self, since: str | None = None, kinds: Iterable[str] | None = None, limit: int = limits.PAGE
+        self, since: str | None = None, kinds: Iterable[str] | str | None = None, limit: int = limits.PAGE
     ) -> Page[Change]:
         """The changes after a cursor, oldest first; ``next_cursor`` is where to go on, also when there are none yet.
 
@@ -23,7 +23,11 @@ class FeedVerbs(Handle):
         """
         cursor = recipes.parse_cursor(since)
         limits.count(limit, "limit", 0, limits.PAGE)
-        wanted = None if kinds is None else [limits.text(kind, "kinds", limits.NAME_BYTES) for kind in kinds]
+        wanted = (
+            None
+            if kinds is None
+            else [recipes.known_kind(kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
+        )
         if limit == 0:
             return Page((), since or "0.0")
         found = await self._run(recipes.since(cursor, wanted, limit))
@@ -33,9 +37,11 @@ class FeedVerbs(Handle):
         """The cursor of the newest change that the feed shows."""
         return await self._run(recipes.latest())
 
-    async def all_changes(self, since: str | None = None, kinds: Iterable[str] | None = None) -> AsyncIterator[Change]:
+    async def all_changes(
+        self, since: str | None = None, kinds: Iterable[str] | str | None = None
+    ) -> AsyncIterator[Change]:
         """Every change after a cursor, page by page, until there are no more for now."""
-        wanted = None if kinds is None else list(kinds)
+        wanted = None if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
         while True:
             page = await self.changes(since, wanted)
             for change in page:
@@ -46,6 +52,6 @@ class FeedVerbs(Handle):
 
     async def trail(self, kind: str, object_id: str) -> list[Change]:
         """What was done to one object (``"conversation"`` or ``"message"``), oldest first; at most 1,000 entries."""
-        limits.text(kind, "kind", limits.NAME_BYTES)
+        recipes.known_kind(kind)
         limits.identifier(object_id, "object_id")
         return await self._run(recipes.trail(kind, object_id))

@@ -41,6 +41,7 @@ class Shared:
         self.config = config
         self.driver: Any = None
         self.opening = kit.Lock()
+        self.process = os.getpid()
         self.closed = False
         self.ensured: dict[tuple[str, str], Any] = {}
         """Conversations that will be created with their first message, by tenant and id."""
@@ -112,7 +113,7 @@ class Handle:
                 hint="call it on what `async with store.transaction() as t` gave you",
             )
         driver = self._shared.driver
-        if driver is None or self._shared.closed:
+        if driver is None or self._shared.closed or self._shared.process != os.getpid():
             driver = await self._ready()
         return await driver.run(op, self._scope)
 
@@ -129,11 +130,12 @@ class Handle:
         """The open driver, for verbs with a connection of their own: a transaction block would wait for itself."""
         if self._session is not None or self._is_inside():
             raise Misused("this verb has a transaction of its own; call it on the store, outside the block")
-        return self._shared.driver or await self._ready()
+        return await self._ready()
 
     async def _ready(self) -> Any:
         """The open driver; opened by the first use where nobody did it before."""
         shared = self._shared
+        self._check_process()
         if shared.closed:
             raise Closed(f"the store at {shared.config.safe_url} is closed")
         async with shared.opening:
@@ -148,6 +150,11 @@ class Handle:
                     raise
                 shared.driver = driver
         return shared.driver
+
+    def _check_process(self) -> None:
+        """Connections do not survive a fork: two processes on one would lose what both were told is stored."""
+        if self._shared.process != os.getpid():
+            raise Misused("the store was opened before this process was forked", hint="open one in each process")
 
     def _settle(self, conversation_id: str) -> None:
         """An ensured conversation was inserted: it waits no longer, unless the transaction may still be taken back."""
@@ -170,7 +177,8 @@ class Handle:
         if key is None:
             return await self._run(recipe)
         limits.text(key, "idempotency_key", limits.IDEMPOTENCY_KEY_BYTES)
-        return await self._run(keys.once(verb, key, keys.digest(*content()), self._clock(), recipe, name, replay))
+        once = keys.once(verb, key, keys.digest(*content()), self._clock(), recipe, name, replay)
+        return await self._run(once.taking_long() if recipe.traits.long else once)
 
 
 def config_for(where: PersistenceConfig | str | os.PathLike[str] | None) -> PersistenceConfig:
@@ -184,4 +192,9 @@ def config_for(where: PersistenceConfig | str | os.PathLike[str] | None) -> Pers
                 "no address was given and PERDURE_URL is not set", field="connection_string",
                 hint='perdure.open("sqlite:///agent.db")',
             )  # fmt: skip
-    return PersistenceConfig(os.fspath(where))
+    try:
+        return PersistenceConfig(os.fspath(where))
+    except TypeError:
+        raise Invalid(
+            f"an address is a URL, a path or a PersistenceConfig, not {type(where).__name__}", field="connection_string"
+        ) from None

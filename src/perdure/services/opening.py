@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.services.store import Store
 from perdure.values.config import PersistenceConfig
+from perdure.values.errors import Misused
 
 
 class Opening:
@@ -17,6 +18,17 @@ class Opening:
 
     def __await__(self) -> Generator[Any, None, Store]:
         return self._store.initialize().__await__()
+
+    def __enter__(self) -> None:
+        raise Misused(
+            "perdure.open is asynchronous", hint="async with perdure.open(...), or with perdure.sync.open(...)"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; here so that `with` finds the message above."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a store that is not open yet has no {name!r}: store = await perdure.open(...)")
 
     async def __aenter__(self) -> Store:
         return await self._store.initialize()

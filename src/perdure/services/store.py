@@ -75,13 +75,14 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             raise Misused("this handle does not own the store's connections; close the store itself")
         if self._is_inside():
             raise Misused("the store was closed inside its transaction block", hint="close it after the block")
+        self._check_process()
         if shared.chores is not None:
             await shared.chores.stop()
             shared.chores = None
         shared.closed = True
-        driver, shared.driver = shared.driver, None
-        if driver is not None:
-            await driver.close()
+        if shared.driver is not None:
+            await shared.driver.close()
+            shared.driver = None  # kept until it is closed: a close that was cancelled can be repeated
 
     async def __aenter__(self) -> Self:
         return await self.initialize()
@@ -105,9 +106,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         if self._is_inside():
             raise Misused("a transaction of this store is open already in this task")
         limit = None if timeout is None else seconds(timeout, "timeout")
-        driver = self._shared.driver
-        if driver is None or self._shared.closed:
-            driver = await self._ready()
+        driver = await self._ready()
         born: list[tuple[str, str]] = []
         async with driver.transaction(limit) as session:
             handle = self._with(self._scope)
@@ -185,7 +184,9 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         }
 
     async def doctor(self, repair: bool = False) -> dict[str, Any]:
-        """What is known about the store's health: engine, versions, schema, totals, chores; ``problems`` in words.
+        """What is known about the store's health: engine, versions, schema, totals, chores.
+
+        ``problems`` says in words what is wrong, ``advice`` which settings to look at.
 
         It reads every page and row. With ``repair`` what is derived (the text index) is built anew.
         """
@@ -194,6 +195,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         report["address"] = self.config.safe_url
         report["schema_version"] = len(schema.steps(self.config.engine))
         problems: list[str] = report["problems"]
+        report.setdefault("advice", [])
         chores: list[ChoreState] = []
         try:
             problems += await driver.verify()
@@ -211,9 +213,19 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             report["repaired"] = ["text index"]
         return report
 
+    def __repr__(self) -> str:
+        shared = self._shared
+        state = "closed" if shared.closed else "open" if shared.driver is not None else "not open"
+        return f"{type(self).__name__}({shared.config.safe_url!r}, tenant={self.tenant!r}, {state})"
+
     def __del__(self) -> None:
         shared = getattr(self, "_shared", None)
-        if shared is not None and getattr(shared, "driver", None) is not None and self._is_root:
+        if (
+            shared is not None
+            and getattr(shared, "driver", None) is not None
+            and self._is_root
+            and shared.process == os.getpid()
+        ):
             warnings.warn(f"a store at {shared.config.safe_url} was not closed", ResourceWarning, stacklevel=2)
 
 

@@ -92,4 +92,4 @@ class Chores:
         store = self._store
         states = store._run(recipes.states(store._clock(), GRACE_SECONDS))
         own = {f"{store.tenant}/{chore.name}" for chore in self.chores}
-        return [state for state in states if store.tenant == "default" or state.name in own]
+        return [state for state in states if not store._confined or state.name in own]

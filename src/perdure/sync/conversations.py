@@ -26,6 +26,8 @@ from perdure.values.ids import new_id
 T = TypeVar("T")
 GroupBy = Literal["user_id", "agent_id", "model", "day"]
 _ENSURED = 100_000
+_QUICK_PAGE = 200
+_DAY = 86_400_000_000
 
 
 class ConversationVerbs(Handle):
@@ -170,7 +172,11 @@ class ConversationVerbs(Handle):
         )  # fmt: skip
         if limit == 0:
             return Page()
-        found = self._run(ops.page(query))
+        page = ops.page(query)
+        looks_at_many = (
+            include_messages or bool(filters) or order_by in {"message_count", "cost"} or limit > _QUICK_PAGE
+        )
+        found = self._run(page.taking_long() if looks_at_many else page)
         return queries.page_of(query, found)
 
     def token_report(
@@ -185,7 +191,8 @@ class ConversationVerbs(Handle):
         """Messages, tokens and cost that were recorded with messages, added up for each group, in order of the groups.
 
         ``token_report("model", "day", user_id="ann")``: group by any of user_id, agent_id, model and day (UTC days);
-        without a group there is one row for all. ``since`` and ``until`` are days, the first included, the last not.
+        without a group there is one row for all. ``since`` and ``until`` are days (of a time: its day in UTC), the first
+        included, the last not.
         What was deleted no longer counts.
         """
         for name in group_by:
@@ -198,10 +205,11 @@ class ConversationVerbs(Handle):
         return self._run(ops.report(groups, user_id, agent_id, model, _day(since, "since"), _day(until, "until")))
 
 
-@op
+@op(long=True)
 def _delete_conversation(conversation_id: str, now: int, *, erase: bool, pseudonym: str) -> Steps[None]:
     """Rows, totals, the text index and, when erasing, idempotency keys in one transaction."""
     if erase:
+        yield from ops.locked(conversation_id)  # an append under way ends first, and its key is then seen
         yield from keys.forget([conversation_id], "create_conversation", "fork_conversation")
         yield from keys.forget((yield from ops.message_ids(conversation_id)), "add_message", "add_messages")
     gone = yield from ops.delete(conversation_id, now, erase=erase, pseudonym=pseudonym)
@@ -219,7 +227,9 @@ def _day(value: date | str | None, field: str) -> int | None:
         try:
             value = date.fromisoformat(value)
         except ValueError:
-            raise Invalid(f"{field} is not a day such as 2026-11-28: {value[:40]!r}", field=field) from None
+            return to_micros(value, field) // _DAY
+    if isinstance(value, datetime):
+        return to_micros(value, field) // _DAY
     if not isinstance(value, date):
         raise Invalid(f"{field} must be a date or ISO text, not {type(value).__name__}", field=field)
     return value.toordinal() - date(1970, 1, 1).toordinal()

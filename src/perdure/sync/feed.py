@@ -14,7 +14,7 @@ class FeedVerbs(Handle):
     """Follow what changes."""
 
     def changes(
-        self, since: str | None = None, kinds: Iterable[str] | None = None, limit: int = limits.PAGE
+        self, since: str | None = None, kinds: Iterable[str] | str | None = None, limit: int = limits.PAGE
     ) -> Page[Change]:
         """The changes after a cursor, oldest first; ``next_cursor`` is where to go on, also when there are none yet.
 
@@ -24,7 +24,11 @@ class FeedVerbs(Handle):
         """
         cursor = recipes.parse_cursor(since)
         limits.count(limit, "limit", 0, limits.PAGE)
-        wanted = None if kinds is None else [limits.text(kind, "kinds", limits.NAME_BYTES) for kind in kinds]
+        wanted = (
+            None
+            if kinds is None
+            else [recipes.known_kind(kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
+        )
         if limit == 0:
             return Page((), since or "0.0")
         found = self._run(recipes.since(cursor, wanted, limit))
@@ -34,9 +38,9 @@ class FeedVerbs(Handle):
         """The cursor of the newest change that the feed shows."""
         return self._run(recipes.latest())
 
-    def all_changes(self, since: str | None = None, kinds: Iterable[str] | None = None) -> Iterator[Change]:
+    def all_changes(self, since: str | None = None, kinds: Iterable[str] | str | None = None) -> Iterator[Change]:
         """Every change after a cursor, page by page, until there are no more for now."""
-        wanted = None if kinds is None else list(kinds)
+        wanted = None if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
         while True:
             page = self.changes(since, wanted)
             for change in page:
@@ -47,6 +51,6 @@ class FeedVerbs(Handle):
 
     def trail(self, kind: str, object_id: str) -> list[Change]:
         """What was done to one object (``"conversation"`` or ``"message"``), oldest first; at most 1,000 entries."""
-        limits.text(kind, "kind", limits.NAME_BYTES)
+        recipes.known_kind(kind)
         limits.identifier(object_id, "object_id")
         return self._run(recipes.trail(kind, object_id))

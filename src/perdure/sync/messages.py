@@ -19,11 +19,12 @@ from perdure.rooms.keys import ops as keys
 from perdure.rooms.texts import ops as texts
 from perdure.sync.handle import Handle
 from perdure.values import limits
-from perdure.values.errors import Invalid
+from perdure.values.errors import Invalid, NotFound
 from perdure.values.ids import new_id
 
 _SMALL_GROUP = 8
 _WINDOW_PAGE = 200
+_QUICK_PAGE = 200
 _FURTHER_PAGES = 5
 """How far beyond what fits a call is looked for whose result fits."""
 
@@ -74,9 +75,14 @@ class MessageVerbs(Handle):
         drafts = list(islice(drafts, limits.DRAFTS + 1))  # one more is refused; there may be no end
         prepared = prepare.prepare_each(drafts, now, "drafts")
         if not prepared:
+            self._must_exist(conversation_id)
             return []
         given = [_given_id(draft) for draft in drafts] if idempotency_key is not None else ()
         return self._append(conversation_id, prepared, now, key=idempotency_key, verb="add_messages", given=given)
+
+    def _must_exist(self, conversation_id: str) -> None:
+        if (self.tenant, conversation_id) not in self._shared.ensured and self._run(ops.get(conversation_id)) is None:
+            raise NotFound(f"there is no conversation {conversation_id!r}", field="conversation_id")
 
     def _append(
         self,
@@ -110,34 +116,29 @@ class MessageVerbs(Handle):
         self,
         conversation_id: str,
         limit: int = 50,
-        before: int | None = None,
-        after: int | None = None,
+        before: int | str | None = None,
+        after: int | str | None = None,
         last: int | None = None,
         roles: Iterable[MessageRole | str] | None = None,
     ) -> Page[Message]:
         """Messages in order of ``seq``; none of an unknown conversation.
 
         Without a bound the oldest ``limit``; with ``after`` (a seq) those that follow it; with ``before`` the ones just
-        ahead of it; ``last=n`` the newest n. ``limit`` and ``last`` go up to 1,000. ``next_cursor`` is the seq to pass
-        on as ``after`` (or ``before``, when reading backwards), None at the end.
+        ahead of it; ``last=n`` the newest n. ``limit`` and ``last`` go up to 1,000. ``next_cursor`` is what to pass
+        on as ``after`` (as ``before``, when reading backwards), None at the end.
         """
         limits.identifier(conversation_id, "conversation_id")
         limits.count(limit, "limit", 0, limits.PAGE)
-        low, high = 1, None
-        for name, value in (("before", before), ("after", after)):
-            if value is not None:
-                limits.count(value, name, 0, 2**53)
-        if after is not None:
-            low = after + 1
-        if before is not None:
-            high = before - 1
+        low = 1 if after is None else _seq(after, "after") + 1
+        high = None if before is None else _seq(before, "before") - 1
         newest = last is not None or (before is not None and after is None)
         if last is not None:
             limit = limits.count(last, "last", 0, limits.PAGE)
         wanted = None if roles is None else _roles(roles)
         if limit == 0:
             return Page()
-        found, more = self._run(recipes.page(conversation_id, low, high, limit, newest, wanted))
+        page = recipes.page(conversation_id, low, high, limit, newest, wanted)
+        found, more = self._run(page.taking_long() if limit > _QUICK_PAGE else page)
         edge = (found[0] if newest else found[-1]).seq if found else None
         return Page(found, str(edge) if more else None)
 
@@ -158,9 +159,13 @@ class MessageVerbs(Handle):
     ) -> Message:
         """The message with what was given in place of what it had; the former version goes into its trail.
 
+        At least one of content, name, metadata and token_usage must be given.
+
         Raises ``NotFound``, and ``Conflict`` when ``expected_version`` is given and is not its version.
         """
         limits.identifier(message_id, "message_id")
+        if all(isinstance(value, Unset) for value in (content, name, metadata, token_usage)):
+            raise Invalid("nothing was given to change", field="content")
         now = self._clock()
 
         def change(old: Message) -> Prepared:
@@ -190,7 +195,7 @@ class MessageVerbs(Handle):
         """
         limits.identifier(conversation_id, "conversation_id")
         now = self._clock()
-        drafts = list(messages)
+        drafts = list(islice(messages, limits.DRAFTS + 1))  # one more is refused; there may be no end
         prepared = prepare.prepare_each(drafts, now, "messages")
         given = {message.id for draft, message in zip(drafts, prepared, strict=True) if _given_id(draft) is not None}
         ensured = self._shared.ensured.get((self.tenant, conversation_id))
@@ -209,22 +214,21 @@ class MessageVerbs(Handle):
     ) -> list[Message]:
         """The newest turns that fit into ``max_tokens``, in order; a tool call is never split from its results.
 
-        With ``keep_system`` the system and developer messages come first whatever their age, and count. The counter
-        takes a message and returns its tokens; the default estimates four bytes a token. Raises ``Invalid`` when the
-        system messages alone do not fit.
+        With ``keep_system`` the system and developer messages come first whatever their age, and count; when they are
+        too many, the newest of them that leave room for the newest turn. The counter takes a message and returns its
+        tokens; the default estimates four bytes a token. Raises ``Invalid`` when not even the newest system message
+        and the newest turn fit, and says how many tokens they need.
         """
         limits.identifier(conversation_id, "conversation_id")
         limits.count(max_tokens, "max_tokens", 1, limits.TOKENS)
         count = token_counter or window.estimate_tokens
         kept: list[Message] = []
-        if keep_system:
-            after: int | None = 0
-            while after is not None:
-                page = self.get_messages(conversation_id, limits.PAGE, after=after, roles=("system", "developer"))
-                kept += page
-                if sum(count(message) for message in kept) > max_tokens:
-                    raise Invalid("the system messages alone are above max_tokens", field="max_tokens")
-                after = None if page.next_cursor is None else int(page.next_cursor)
+        room, back = max_tokens, "9" * 15 if keep_system else None
+        while back is not None and room > 0:
+            page = self.get_messages(conversation_id, _WINDOW_PAGE, before=back, roles=("system", "developer"))
+            kept = [*page, *kept]
+            room -= sum(count(message) for message in page)
+            back = page.next_cursor
         systems = {MessageRole.SYSTEM, MessageRole.DEVELOPER} if keep_system else set[MessageRole]()
         newest: list[Message] = []
         budget, before, further = max_tokens, 2**53, _FURTHER_PAGES
@@ -306,6 +310,13 @@ def _content_of(draft: Prepared, now: int) -> tuple[object, ...]:
 
 def _given_id(draft: Draft | Mapping[str, Any]) -> str | None:
     return draft.get("id") if isinstance(draft, Mapping) else draft.id
+
+
+def _seq(value: int | str, field: str) -> int:
+    """A seq, or the ``next_cursor`` of a page, which is one as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    return limits.count(value, field, 0, 2**53)
 
 
 def _roles(roles: Iterable[MessageRole | str]) -> list[str]:

@@ -156,6 +156,8 @@ def _address(url: object) -> str:
         raise Invalid("connection_string must be a URL such as sqlite:///agent.db", field=field)
     if url in _MEMORY:
         return ":memory:"
+    if re.match(r"^\s*(host|hostaddr|port|dbname|user|password|service|sslmode)\s*=", url):
+        raise Invalid("connection_string must be a URL", field=field, hint="postgresql://user:password@host/database")
     scheme, colon, rest = url.partition("://")
     engine = scheme.split("+", 1)[0].lower()  # the +driver part of other libraries' URLs is ignored
     if colon and engine in {"postgresql", "postgres"}:
@@ -166,8 +168,10 @@ def _address(url: object) -> str:
                 "an SQLite URL has three slashes before a relative path and four before an absolute one",
                 field=field, hint="sqlite:///agent.db or sqlite:////var/lib/agent.db",
             )  # fmt: skip
-        return f"sqlite:///{rest[1:].split('?', 1)[0]}"
-    if colon or re.match(r"^[a-z0-9+]+:", url):
+        if "?" in rest:
+            raise Invalid("an SQLite URL has no parameters; settings go into PersistenceConfig", field=field)
+        return f"sqlite:///{rest[1:]}"
+    if colon or re.match(r"^[A-Za-z0-9+]+:", url):
         named = re.split(r"\W", url, maxsplit=1)[
             0
         ]  # not more of it: a password may stand anywhere in what is malformed

@@ -21,8 +21,8 @@ DRAFTS = 10_000
 """Messages in one ``add_messages`` or ``flush``."""
 TOKENS = 10**12
 """Tokens in one count; sums of many millions of such messages still fit 64 bits."""
-COST_NANOS = 10**16
-"""Cost of one message, in nano-units of money (ten million units)."""
+COST_NANOS = 10**13
+"""Cost of one message, in nano-units of money (ten thousand units); sums of a million such messages still fit."""
 QUERY_BYTES = 16 * 1024
 """A full-text query."""
 QUERY_TERMS = 64

@@ -99,10 +99,10 @@ def demo(
 
 
 def _place(call: Call) -> Place:
-    given = call.common.url or os.environ.get("PERDURE_URL")
+    given = os.environ.get("PERDURE_URL") if call.common.url is None else call.common.url
     if call.common.tenant is not None:
         raise Invalid("the demo makes a tenant of its own", field="tenant", hint="leave --tenant out")
-    if given is None or given == "":
+    if not given:
         folder = Path(tempfile.mkdtemp(prefix="perdure-demo-"))
         return Place(f"sqlite:///{folder / 'demo.db'}", "default", folder)
     if config_for(given).connection_string == ":memory:":
@@ -131,6 +131,7 @@ def _tell(screen: "Screen", place: Place, input_file: Path | None) -> dict[str, 
         _step(screen, 2, "See the conversations")
         summary["conversations"] = steps.look_around(screen, store)
         _step(screen, 3, "Search what was said")
+        summary["index"] = steps.index(screen, store)
         queries = steps.SAMPLE_QUERIES if input_file is None else terms.distinctive(store, 3)
         summary["searches"] = steps.search(screen, store, queries)
         _step(screen, 4, "Know what it cost")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.cli.accounts import report_table
-from perdure.cli.conversations import list_table
+from perdure.cli.conversations import list_table, openings
 from perdure.cli.demo import crash
 from perdure.cli.find import show_hit
 from perdure.cli.progress import Activity
@@ -25,6 +25,8 @@ SAMPLE_QUERIES = ("peanut allergy", "why is the tide test flaky", "deploy day")
 INDENT = 3
 _SHOWN_CONVERSATIONS = 6
 _SHOWN_DAYS = 5
+_LOOKED_THROUGH = 100
+"""Conversations in which the demo looks for tool calls."""
 
 
 def check(holds: bool, promise: str) -> None:
@@ -49,7 +51,7 @@ def bring_in(screen: Screen, store: "Store", path: Path) -> Figures:
     check(counts["messages"] >= report.messages, "what was imported is counted")
     screen.say(
         f"{plural(report.conversations, 'conversation')} with {plural(report.messages, 'message')} from {path.name} in "
-        f"{seconds:.2f} s, tool calls, tokens and cost included.", indent=INDENT,
+        f"{seconds:.2f} s{_included(store, counts)}.", indent=INDENT,
     )  # fmt: skip
     list_broken(screen, report.broken, [(one.line, one.reason) for one in report.errors])
     return {
@@ -58,15 +60,35 @@ def bring_in(screen: Screen, store: "Store", path: Path) -> Figures:
     }  # fmt: skip
 
 
+def _included(store: "Store", counts: Figures) -> str:
+    """What came with the words, as far as it did."""
+    talks = store.query_conversations(limit=_LOOKED_THROUGH)
+    calls = any(store.get_messages(talk.id, 1, roles=("tool",)) for talk in talks)
+    known = (("tool calls", calls), ("tokens", counts["tokens"]), ("cost", counts["cost"]))
+    *most, last = [name for name, there in known if there] or [""]
+    listed = f"{', '.join(most)} and {last}" if most else last
+    return f", {listed} included" if listed else ""
+
+
 def look_around(screen: Screen, store: "Store") -> Figures:
     """Step 2: the conversations, the latest first."""
     found = store.query_conversations(limit=_SHOWN_CONVERSATIONS)
-    list_table(screen, found, INDENT)
+    list_table(screen, found, openings(store, found), INDENT)
     counts = store.stats()
     more = counts["conversations"] - len(found)
     if more:
         screen.say(f"... and {more:,} more.", style="dim", indent=INDENT)
     return {"shown": [one.id for one in found], "conversations": counts["conversations"]}
+
+
+def index(screen: Screen, store: "Store") -> Figures:
+    """Step 3 begins: the index takes in what was imported, so that the first search is timed like any other."""
+    began = time.perf_counter()
+    store.absorb_text()
+    seconds = time.perf_counter() - began
+    screen.say(f"Indexed in {seconds:.2f} s.", indent=INDENT)
+    screen.say()
+    return {"seconds": round(seconds, 3)}
 
 
 def search(screen: Screen, store: "Store", queries: Sequence[str]) -> list[Figures]:
@@ -229,9 +251,10 @@ def examine(screen: Screen, store: "Store") -> Figures:
     """Step 7: the doctor."""
     with Activity(screen, "Examining every page and row"):
         report = store.doctor()
+    report["advice"] = advice_of(report)
     show_report(screen, report | {"chores": {}}, INDENT)
     return {
         "problems": report["problems"],
-        "advice": advice_of(report),
+        "advice": report["advice"],
         "engine": f"{report['engine']} {report['engine_version']}",
     }

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _WRITE = "begin"
 _READ = "begin isolation level repeatable read read only"
 _TRIES = 8
+_CONNECT_SECONDS = 10
 _TRANSACTION_SECONDS = 5.0
 _RAISED = (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
 _log = logging.getLogger("perdure.postgres")
@@ -68,6 +69,10 @@ class AsyncPostgres:
             name="perdure",
         )
         try:
+            # One connection first: the pool would try again until pool_timeout and not say what is wrong.
+            await (
+                await AsyncConnection.connect(self.config.connection_string, connect_timeout=_CONNECT_SECONDS)
+            ).close()
             await pool.open(wait=True, timeout=self.config.pool_timeout)
             self._pool = pool
             async with pool.connection() as connection:
@@ -181,8 +186,14 @@ class AsyncPostgres:
             except _RAISED as error:
                 if not (isinstance(error, psycopg.Error) and is_broken(error)) or attempt >= 2:
                     raise translate(error, self.where) from error
+                await self._drop_broken()
             await kit.nap(0.002 * 2**attempt)
         raise AssertionError("unreachable")
+
+    async def _drop_broken(self) -> None:
+        """After a restart of the server every idle connection is broken: they go at once, not one by one."""
+        if self._pool is not None:
+            await self._pool.check()
 
     async def _once(self, op: Op[T], scope: Scope) -> T:
         async with self._connection() as connection:
@@ -197,7 +208,7 @@ class AsyncPostgres:
     async def commit(self, connection: Connection, *, changes: bool) -> None:
         """Commits; a connection that breaks meanwhile leaves the outcome unknown."""
         try:
-            await connection.execute("commit")
+            ended = await connection.execute("commit")
         except psycopg.OperationalError as error:
             if changes and is_broken(error):
                 raise OutcomeUnknown(
@@ -205,6 +216,8 @@ class AsyncPostgres:
                     hint="ask again with the same idempotency_key",
                 ) from error  # fmt: skip
             raise
+        if ended.statusmessage != "COMMIT":  # the server ends a failed transaction with ROLLBACK, and without an error
+            raise Unavailable(f"{self.where} took the transaction back instead of committing it")
 
     async def roll_back(self, connection: Connection) -> None:
         """Takes the transaction back; a connection on which that fails is closed, and the server does it."""
@@ -247,11 +260,11 @@ class AsyncPostgres:
                     yield session
                     session.check()
                 except BaseException:
-                    session.over = True
-                    await self.roll_back(connection)
+                    async with session.ending():
+                        await self.roll_back(connection)
                     raise
-                session.over = True
-                await self.commit(connection, changes=True)
+                async with session.ending():
+                    await self.commit(connection, changes=True)
         except _RAISED as error:
             if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
                 raise Busy(f"the transaction was idle for longer than its limit of {limit:g} s") from error
@@ -278,21 +291,34 @@ class AsyncPostgresSession:
         if time.monotonic() > self._deadline:
             raise Busy(f"the transaction was open for longer than its limit of {self._seconds:g} s and was taken back")
 
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """The time in which the transaction ends: after the verb that still runs, and no other comes in any more."""
+        self.over = True
+        async with self._lock:
+            yield
+
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe inside the transaction."""
-        self.check()
         async with self._lock:
+            self.check()
             try:
-                answer = await self._driver.statements.drive(self._connection, op, scope, "savepoint one")
+                await self._connection.execute("savepoint one")
+                try:
+                    answer = await self._driver.statements.drive(self._connection, op, scope, None, enter=True)
+                except BaseException:
+                    await self._take_back()
+                    raise
+                await self._connection.execute("release one")
+                return answer
             except psycopg.Error as error:
                 if self._connection.closed or self._connection.broken:
                     raise Unavailable(
                         f"the transaction is gone, nothing of it was kept: {translate(error, self._driver.where)}"
                     ) from error
-                await self._connection.execute("rollback to one")
                 raise translate(error, self._driver.where) from error
-            except BaseException:
-                await self._connection.execute("rollback to one")
-                raise
-            await self._connection.execute("release one")
-            return answer
+
+    async def _take_back(self) -> None:
+        """Back to the savepoint, unless the connection is gone (then the server takes back everything)."""
+        if not (self._connection.closed or self._connection.broken):
+            await self._connection.execute("rollback to one")

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _WRITE = "begin"
 _READ = "begin isolation level repeatable read read only"
 _TRIES = 8
+_CONNECT_SECONDS = 10
 _TRANSACTION_SECONDS = 5.0
 _RAISED = (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
 _log = logging.getLogger("perdure.postgres")
@@ -68,6 +69,8 @@ class BlockingPostgres:
             name="perdure",
         )
         try:
+            # One connection first: the pool would try again until pool_timeout and not say what is wrong.
+            (psycopg.Connection.connect(self.config.connection_string, connect_timeout=_CONNECT_SECONDS)).close()
             pool.open(wait=True, timeout=self.config.pool_timeout)
             self._pool = pool
             with pool.connection() as connection:
@@ -181,8 +184,14 @@ class BlockingPostgres:
             except _RAISED as error:
                 if not (isinstance(error, psycopg.Error) and is_broken(error)) or attempt >= 2:
                     raise translate(error, self.where) from error
+                self._drop_broken()
             kit.nap(0.002 * 2**attempt)
         raise AssertionError("unreachable")
+
+    def _drop_broken(self) -> None:
+        """After a restart of the server every idle connection is broken: they go at once, not one by one."""
+        if self._pool is not None:
+            self._pool.check()
 
     def _once(self, op: Op[T], scope: Scope) -> T:
         with self._connection() as connection:
@@ -197,7 +206,7 @@ class BlockingPostgres:
     def commit(self, connection: Connection, *, changes: bool) -> None:
         """Commits; a connection that breaks meanwhile leaves the outcome unknown."""
         try:
-            connection.execute("commit")
+            ended = connection.execute("commit")
         except psycopg.OperationalError as error:
             if changes and is_broken(error):
                 raise OutcomeUnknown(
@@ -205,6 +214,8 @@ class BlockingPostgres:
                     hint="ask again with the same idempotency_key",
                 ) from error  # fmt: skip
             raise
+        if ended.statusmessage != "COMMIT":  # the server ends a failed transaction with ROLLBACK, and without an error
+            raise Unavailable(f"{self.where} took the transaction back instead of committing it")
 
     def roll_back(self, connection: Connection) -> None:
         """Takes the transaction back; a connection on which that fails is closed, and the server does it."""
@@ -247,11 +258,11 @@ class BlockingPostgres:
                     yield session
                     session.check()
                 except BaseException:
-                    session.over = True
-                    self.roll_back(connection)
+                    with session.ending():
+                        self.roll_back(connection)
                     raise
-                session.over = True
-                self.commit(connection, changes=True)
+                with session.ending():
+                    self.commit(connection, changes=True)
         except _RAISED as error:
             if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
                 raise Busy(f"the transaction was idle for longer than its limit of {limit:g} s") from error
@@ -278,21 +289,34 @@ class BlockingPostgresSession:
         if time.monotonic() > self._deadline:
             raise Busy(f"the transaction was open for longer than its limit of {self._seconds:g} s and was taken back")
 
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """The time in which the transaction ends: after the verb that still runs, and no other comes in any more."""
+        self.over = True
+        with self._lock:
+            yield
+
     def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe inside the transaction."""
-        self.check()
         with self._lock:
+            self.check()
             try:
-                answer = self._driver.statements.drive(self._connection, op, scope, "savepoint one")
+                self._connection.execute("savepoint one")
+                try:
+                    answer = self._driver.statements.drive(self._connection, op, scope, None, enter=True)
+                except BaseException:
+                    self._take_back()
+                    raise
+                self._connection.execute("release one")
+                return answer
             except psycopg.Error as error:
                 if self._connection.closed or self._connection.broken:
                     raise Unavailable(
                         f"the transaction is gone, nothing of it was kept: {translate(error, self._driver.where)}"
                     ) from error
-                self._connection.execute("rollback to one")
                 raise translate(error, self._driver.where) from error
-            except BaseException:
-                self._connection.execute("rollback to one")
-                raise
-            self._connection.execute("release one")
-            return answer
+
+    def _take_back(self) -> None:
+        """Back to the savepoint, unless the connection is gone (then the server takes back everything)."""
+        if not (self._connection.closed or self._connection.broken):
+            self._connection.execute("rollback to one")

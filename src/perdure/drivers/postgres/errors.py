@@ -47,6 +47,10 @@ def translate(error: Exception, where: str) -> PerdureError:
         return Closed(f"the store at {where} is closed")
     if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
         return Unavailable(f"no connection to {where} within pool_timeout", retry_after=1.0)
+    if isinstance(error, psycopg.OperationalError) and str(error).startswith(_CONNECTING):
+        if any(sign in str(error) for sign in _NO_ENTRY):
+            return Forbidden(f"{where} does not let us in: {_reason(error)}", hint="check the address and the login")
+        return Disconnected(f"cannot connect to {where}: {_reason(error)}", retry_after=1.0)
     if isinstance(error, psycopg.Error) and is_broken(error):
         return Disconnected(f"the connection to {where} is gone; nothing was changed", retry_after=0.5)
     if isinstance(error, (*RETRY, pg.LockNotAvailable, pg.QueryCanceled)):
@@ -69,6 +73,15 @@ def translate(error: Exception, where: str) -> PerdureError:
     if isinstance(error, psycopg.OperationalError):
         return Unavailable(f"{where} could not do that now: {_first_line(error)}")
     return Misused(f"PostgreSQL refused a statement: {_first_line(error)}")
+
+
+_CONNECTING = ("connection failed", "failed to resolve host", "connection timeout", "connection is bad")
+_NO_ENTRY = ("does not exist", "authentication failed", "no password supplied", "no pg_hba.conf entry")
+
+
+def _reason(error: Exception) -> str:
+    """The part of a connection error that says why; what stands before it repeats the address."""
+    return _first_line(error).rpartition("failed: ")[2]
 
 
 def _first_line(error: Exception) -> str:

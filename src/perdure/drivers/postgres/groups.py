@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from perdure.drivers.postgres.aio import AsyncPostgres
 from perdure.grammar import Op, Outcome, Scope, outcomes_of
 from perdure.values.config import PersistenceConfig
-from perdure.values.errors import Closed, OutcomeUnknown, PerdureError
+from perdure.values.errors import Closed, Misused, OutcomeUnknown
 
 T = TypeVar("T")
 _GROUP = 256
@@ -28,12 +28,20 @@ class GroupingPostgres(AsyncPostgres):
         super().__init__(config)
         self._queue: deque[_Queued] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        """Connects, and binds the driver to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        await super().open()
 
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe, run in one transaction (maybe with others', each failing alone)."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            raise Misused("a store belongs to the event loop that opened it", hint="open one store for each loop")
         if op.traits.merge is None:
             return await super().run(op, scope)
-        loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._queue.append((op, scope, future))
         if self._worker is None or self._worker.done():
@@ -42,9 +50,11 @@ class GroupingPostgres(AsyncPostgres):
 
     async def close(self) -> None:
         """Lets what was asked for finish, then closes every connection."""
-        if self._worker is not None:
-            await self._worker
-        await super().close()
+        try:
+            if self._worker is not None:
+                await self._worker
+        finally:
+            await super().close()
 
     async def _work(self) -> None:
         try:
@@ -76,7 +86,7 @@ class GroupingPostgres(AsyncPostgres):
             answer = await super().run(item[0], item[1])
         except BaseException as error:
             _tell(item, None, error if isinstance(error, Exception) else Closed("the event loop ended"))
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception):  # else the worker goes on with the next
                 raise
         else:
             _tell(item, answer, None)
@@ -89,7 +99,7 @@ class GroupingPostgres(AsyncPostgres):
             outcomes = outcomes_of(await super().run(merge([op for op, _, _ in group]), group[0][1]))
         except OutcomeUnknown as error:
             outcomes = [(None, error)] * len(group)
-        except PerdureError:
+        except Exception:  # broad: each runs alone and is told its own outcome
             await asyncio.gather(*(self._alone(item) for item in group))
             return
         except BaseException:

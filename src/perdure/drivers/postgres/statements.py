@@ -79,10 +79,21 @@ class Statements:
     async def enter(self, connection: Connection, scope: Scope, begin: str) -> None:
         """Opens a transaction as the scope's tenant; its answer is awaited with the first question's."""
         await connection.execute(trusted(begin))
+        await self.set_scope(connection, scope)
+
+    async def set_scope(self, connection: Connection, scope: Scope) -> None:
+        """Sets the tenant, and whatever else is set for each transaction."""
         await connection.execute(trusted(self._enter), {**self._enter_values, "tenant": scope.tenant})
 
-    async def drive(self, connection: Connection, op: Op[T], scope: Scope, begin: str | None) -> T:
-        """Drives a recipe to its end; ``begin`` is sent before its first question when given."""
+    async def drive(
+        self, connection: Connection, op: Op[T], scope: Scope, begin: str | None, *, enter: bool = False
+    ) -> T:
+        """Drives a recipe to its end.
+
+        ``begin`` is sent before its first question when given; ``enter`` sets the scope's tenant in an open transaction.
+        """
+        if enter:
+            await self.set_scope(connection, scope)
         steps = op.start()
         answer: Any = None
         try:
@@ -138,6 +149,8 @@ class Statements:
     async def many(self, connection: Connection, ask: Ask, scope: Scope) -> None:
         """Runs one statement for many rows."""
         statement = self.book[ask.name]
+        if self.config.echo_sql:
+            _log.info("%s for %d rows: %s", statement.name, len(ask.rows), statement.variant(ask.flags).text)
         rows = [bound(row, scope) for row in ask.rows]
         if len(rows) < ARRAY_ROWS or statement.insert is None:
             cursor = connection.cursor()
@@ -174,9 +187,7 @@ def _element(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, str):
-        if "\\" in value or '"' in value:
-            value = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{value}"'
+        return '"' + str.replace(str.replace(value, "\\", "\\\\"), '"', '\\"') + '"'
     assert isinstance(value, int), f"a column holds text or integers, not {type(value).__name__}"
     return str(value)
 

@@ -80,10 +80,19 @@ class Statements:
     def enter(self, connection: Connection, scope: Scope, begin: str) -> None:
         """Opens a transaction as the scope's tenant; its answer is awaited with the first question's."""
         connection.execute(trusted(begin))
+        self.set_scope(connection, scope)
+
+    def set_scope(self, connection: Connection, scope: Scope) -> None:
+        """Sets the tenant, and whatever else is set for each transaction."""
         connection.execute(trusted(self._enter), {**self._enter_values, "tenant": scope.tenant})
 
-    def drive(self, connection: Connection, op: Op[T], scope: Scope, begin: str | None) -> T:
-        """Drives a recipe to its end; ``begin`` is sent before its first question when given."""
+    def drive(self, connection: Connection, op: Op[T], scope: Scope, begin: str | None, *, enter: bool = False) -> T:
+        """Drives a recipe to its end.
+
+        ``begin`` is sent before its first question when given; ``enter`` sets the scope's tenant in an open transaction.
+        """
+        if enter:
+            self.set_scope(connection, scope)
         steps = op.start()
         answer: Any = None
         try:
@@ -139,6 +148,8 @@ class Statements:
     def many(self, connection: Connection, ask: Ask, scope: Scope) -> None:
         """Runs one statement for many rows."""
         statement = self.book[ask.name]
+        if self.config.echo_sql:
+            _log.info("%s for %d rows: %s", statement.name, len(ask.rows), statement.variant(ask.flags).text)
         rows = [bound(row, scope) for row in ask.rows]
         if len(rows) < ARRAY_ROWS or statement.insert is None:
             cursor = connection.cursor()
@@ -175,9 +186,7 @@ def _element(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, str):
-        if "\\" in value or '"' in value:
-            value = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{value}"'
+        return '"' + str.replace(str.replace(value, "\\", "\\\\"), '"', '\\"') + '"'
     assert isinstance(value, int), f"a column holds text or integers, not {type(value).__name__}"
     return str(value)
 

@@ -36,7 +36,7 @@ def describe(version_num: int, *, unbound: bool) -> list[str]:
 
 
 def report(connection: Connection) -> dict[str, Any]:
-    """Facts about the server; ``problems`` lists what is wrong, in words."""
+    """Facts about the server; ``problems`` lists what is wrong, ``advice`` which settings to look at, in words."""
     cursor = connection.execute(
         "select current_setting('server_version'), current_setting('data_checksums'), "
         "current_setting('synchronous_commit'), current_setting('fsync'), pg_database_size(current_database()), "
@@ -44,11 +44,11 @@ def report(connection: Connection) -> dict[str, Any]:
     )
     row = cursor.fetchone()
     assert row is not None
-    found = problems(connection)
+    advice: list[str] = []
     if row[1] != "on":
-        found.append("data_checksums are off: the server would not notice a damaged page")
+        advice.append("data_checksums are off: the server would not notice a damaged page")
     if row[3] != "on":
-        found.append("fsync is off: a power failure can lose everything")
+        advice.append("fsync is off: a power failure can lose everything")
     return {
         "engine": "PostgreSQL",
         "engine_version": row[0],
@@ -56,5 +56,6 @@ def report(connection: Connection) -> dict[str, Any]:
         "synchronous_commit": row[2],
         "bytes": row[4],
         "max_connections": row[5],
-        "problems": found,
+        "problems": problems(connection),
+        "advice": advice,
     }

@@ -87,13 +87,20 @@ class AsyncSqlite:
 
     async def _on_writer(self, work: Callable[[], T]) -> T:
         """The result of work with the writer's connection, done on its thread when no transaction holds it."""
+        self._loop_of()
         turn = _Job(None, Scope())
         self._queue.append(turn)
         await self._wait_for_turn(turn)
-        try:
-            return await self._on_thread(work)
-        finally:
-            self._release(turn)
+        done = self._loop_of().run_in_executor(self._writer, work)
+        done.add_done_callback(lambda _: self._release(turn))  # not before, also when nobody waits for it any more
+        return await asyncio.shield(done)
+
+    def _loop_of(self) -> asyncio.AbstractEventLoop:
+        """The loop that the driver is bound to, which must be the one that runs."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            raise Misused("a store belongs to the event loop that opened it", hint="open one store for each loop")
+        return loop
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
@@ -102,9 +109,7 @@ class AsyncSqlite:
 
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe, run in one transaction (maybe with others', each failing alone)."""
-        loop = self._loop
-        if loop is None or loop is not asyncio.get_running_loop():
-            raise Misused("a store belongs to the event loop that opened it", hint="open one store for each loop")
+        loop = self._loop_of()
         if op.traits.reads and not self.engine.place.memory:
             if op.traits.long or not self.engine.has_free_reader():
                 return await loop.run_in_executor(self._readers, self.engine.read, op, scope)
@@ -221,7 +226,7 @@ class AsyncSqlite:
     @asynccontextmanager
     async def transaction(self, seconds: float | None = None) -> "AsyncIterator[AsyncSqliteSession]":
         """A session whose recipes commit together when the block ends without an error."""
-        assert self._loop is not None
+        loop = self._loop_of()
         turn = _Job(None, Scope())
         self._queue.append(turn)
         await self._wait_for_turn(turn)
@@ -231,10 +236,10 @@ class AsyncSqlite:
         except BaseException:
             self._expire(inside, turn)  # a cancelled caller's transaction may begin yet; it ends at once
             raise
-        alarm = self._loop.call_later(inside.seconds, self._expire, inside, turn)
+        alarm = loop.call_later(inside.seconds, self._expire, inside, turn)
         keep = False
         try:
-            yield AsyncSqliteSession(inside)
+            yield AsyncSqliteSession(inside, self._writer)
             keep = True
         finally:
             alarm.cancel()
@@ -299,9 +304,12 @@ class AsyncSqliteSession:
 
     dialect: Literal["sqlite"] = "sqlite"
 
-    def __init__(self, inside: BlockingSqliteSession) -> None:
+    def __init__(self, inside: BlockingSqliteSession, writer: ThreadPoolExecutor) -> None:
         self._inside = inside
+        self._writer = writer
 
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe inside the transaction."""
+        if op.traits.long:
+            return await asyncio.get_running_loop().run_in_executor(self._writer, self._inside.run, op, scope)
         return self._inside.run(op, scope)

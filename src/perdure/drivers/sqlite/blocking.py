@@ -86,7 +86,7 @@ class BlockingSqliteSession:
         self.seconds = seconds or engine.config.idle_in_transaction_session_timeout or _TRANSACTION_SECONDS
         self._engine = engine
         self._turn = threading.Lock()
-        self._over = False
+        self._over = True  # until it has begun
         self._expired = False
 
     def begin(self) -> None:
@@ -95,9 +95,9 @@ class BlockingSqliteSession:
         try:
             self._engine.begin()
         except BaseException:
-            self._over = True
             self._engine.writer_lock.release()
             raise
+        self._over = False
 
     def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe inside the transaction."""

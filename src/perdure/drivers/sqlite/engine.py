@@ -31,7 +31,7 @@ from perdure.drivers.sqlite.filters import render
 from perdure.drivers.sqlite.upkeep import Upkeep, abandon
 from perdure.grammar import Ask, Mode, Op, Outcome, Scope, merged_runs, outcomes_of
 from perdure.values.config import PersistenceConfig
-from perdure.values.errors import ChecksumMismatch, Closed, Damaged, OutcomeUnknown, Unavailable
+from perdure.values.errors import ChecksumMismatch, Closed, Damaged, Invalid, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 Job = tuple[Op[Any], Scope]
@@ -59,18 +59,31 @@ class SqliteEngine:
         self._readers: list[apsw.Connection] = []
         self._readers_free = threading.Semaphore(config.pool_size)
         self._closed = True
-        self._upkeep = Upkeep(self._another_connection, self.writer_lock, self.shown_path, self._distrust_writer)
+        self._upkeep = Upkeep(self.another_connection, self.writer_lock, self.shown_path, self._distrust_writer)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Opens the writer's connection; the folder must exist."""
         check_engine()
+        self._check_place()
         self._closed = False
         with self.writer_lock:
             connection = self.connection()
             if not self.place.memory:
                 self._check_log(connection)
+
+    def _check_place(self) -> None:
+        """Tells a mistyped address from a disk that fails: the first is the caller's, and no retry helps."""
+        path = Path(self.place.path)
+        if self.place.memory:
+            return
+        if path.is_dir():
+            raise Invalid(f"{self.shown_path} is a folder, not a database", field="connection_string")
+        if not path.absolute().parent.is_dir():
+            raise Invalid(
+                f"there is no folder {path.absolute().parent}", field="connection_string", hint="make it first"
+            )
 
     def close(self) -> None:
         """Closes every connection; the last process to do so leaves one file behind."""
@@ -118,8 +131,12 @@ class SqliteEngine:
     def _distrust_writer(self) -> None:
         self._suspect = True
 
-    def _another_connection(self) -> apsw.Connection:
-        return connect(self.place, self.config, Patience(self.config.busy_timeout))
+    def another_connection(self) -> apsw.Connection:
+        """A connection beside the writer's and the readers'; whoever asks closes it."""
+        try:
+            return connect(self.place, self.config, Patience(self.config.busy_timeout))
+        except _ENGINE_ERRORS as error:
+            raise translate(error, self.shown_path) from error
 
     def connection(self) -> apsw.Connection:
         """The writer's connection, opened anew when the last one met an I/O error. The lock is held."""
@@ -347,6 +364,8 @@ class SqliteEngine:
         statement = self.book[ask.name]
         variant = statement.variant(ask.flags)
         text = variant.text
+        if self.config.echo_sql:
+            _log.info("%s: %s", statement.name, text)
         if ask.mode is Mode.MANY:
             connection.executemany(text, (_bound(variant, row, scope) for row in ask.rows))
             return None
@@ -355,8 +374,6 @@ class SqliteEngine:
             fragment, values = render(ask.where.filter, ask.where.columns, ask.where.metadata, "w")
             text = text.replace("{where}", fragment)
             params.update(values)
-        if self.config.echo_sql:
-            _log.info("%s: %s", statement.name, text)
         rows = cast("list[Any]", connection.execute(text, params).fetchall())  # to the end: RETURNING must finish
         if ask.mode is Mode.ALL:
             return rows
@@ -377,13 +394,6 @@ class SqliteEngine:
         finally:
             self._rollback(connection)
         return rows
-
-    def script(self, text: str) -> None:
-        """Runs the statements of a schema step inside the open transaction. The lock must be held."""
-        try:
-            self.connection().execute(text)
-        except _ENGINE_ERRORS as error:
-            raise translate(error, self.shown_path) from error
 
     # -- the write-ahead log -----------------------------------------------------------------------------------------
 

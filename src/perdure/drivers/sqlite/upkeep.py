@@ -56,21 +56,22 @@ class Upkeep:
         self._pages = pages
         if pages >= self._next_pass:
             self._next_pass = pages + _PASS_PAGES
-            if self._quick:
-                try:
+            try:
+                if self._quick:
                     self._timed_pass(connection)
-                except apsw.Error as error:  # the commit itself stands
-                    self._tell(error)
-                    if isinstance(error, apsw.IOError):
-                        self._distrust_writer()
-            else:
-                self._call_thread()
+                else:
+                    self._call_thread()
+            except Exception as error:  # broad: logged; the commit stands, and must not be taken for a failed one
+                self._tell(error)
+                if isinstance(error, apsw.IOError):
+                    self._distrust_writer()
         return int(apsw.SQLITE_OK)
 
     def _call_thread(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="perdure-upkeep", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="perdure-upkeep", daemon=True)
+            thread.start()
+            self._thread = thread
         self._wanted.set()
 
     def _timed_pass(self, connection: apsw.Connection) -> None:

@@ -2,13 +2,14 @@
 
 import re
 from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 
 from perdure.grammar import Params, Row, Steps, fetch_all, fetch_one, op
 from perdure.values import limits
 from perdure.values.clock import to_datetime
-from perdure.values.errors import Invalid
+from perdure.values.errors import ChecksumMismatch, Invalid
 
 _CURSOR = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})")
 
@@ -24,6 +25,17 @@ class Change(msgspec.Struct, frozen=True):
     actor: str | None
     reason: str | None
     at: datetime
+
+
+KINDS = ("conversation", "message")
+"""What entries may be about."""
+
+
+def known_kind(kind: object) -> str:
+    """``kind`` when entries may be about it; ``Invalid`` lists the known ones."""
+    if kind not in KINDS:
+        raise Invalid(f"there are no changes of kind {str(kind)[:40]!r}; there are {', '.join(KINDS)}", field="kinds")
+    return str(kind)
 
 
 def parse_cursor(cursor: str | None) -> tuple[int, int]:
@@ -48,6 +60,9 @@ def since(cursor: tuple[int, int], kinds: list[str] | None, limit: int) -> Steps
     rows = yield from fetch_all(
         "changes.since", flags=flags, tx=cursor[0], position=cursor[1], limit=limit, **params
     )  # fmt: skip
+    places = [cursor, *((row[1], row[0]) for row in rows)]
+    if any(second <= first for first, second in pairwise(places)):
+        raise ChecksumMismatch("entries of the feed are out of place", hint="run: perdure doctor")
     return [_change(row) for row in rows]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import msgspec
 from msgspec.structs import replace
 
-from perdure.rooms.conversations.content import Content, Part, ReasoningPart, TextPart, ToolResultPart
+from perdure.rooms.conversations.content import SILENCE, Content, Part, TextPart, ToolResultPart, or_silence
 from perdure.rooms.conversations.draft import Draft
 from perdure.rooms.conversations.formats import (
     from_anthropic,
@@ -22,6 +22,8 @@ from perdure.rooms.conversations.formats import (
     usage_from_openai,
     usage_from_openai_responses,
 )  # fmt: skip
+from perdure.rooms.conversations.formats.anthropic import BEGINNING
+from perdure.rooms.conversations.formats.turns import UNAVAILABLE
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.values.errors import Invalid
 from perdure.values.ids import new_id
@@ -38,11 +40,8 @@ _USAGES = {
     "anthropic": usage_from_anthropic,
 }
 _DROPPED = frozenset(("cache_control",))
-_SPEAKERS = frozenset(("system", "developer", "user", "assistant"))
-_DONE = ("tool_calls", "function_call", "refusal", "audio")
-"""What a message may hold beside its content."""
-_SILENCE = (ReasoningPart(),)
-"""The content of an answer that says nothing at all; no format shows it."""
+_SPEAKERS = frozenset(("system", "developer", "user"))
+"""Who may say nothing in a request without that being stored; an assistant's empty answer is ``SILENCE``."""
 
 
 class Answer(msgspec.Struct):
@@ -61,17 +60,17 @@ class Answer(msgspec.Struct):
 def asked(api: Api, arguments: Mapping[str, Any], at: int) -> list[Draft]:
     """The messages of a request. Those that follow up on a stored response are new and carry ids that say so.
 
+    What ``to_openai_chat`` and its like add to a history for a provider's sake is no message and left out.
+
     Raises ``Invalid`` when the request is not of the API's format.
     """
     given = arguments.get(HISTORY[api])
     if api == "openai":
-        return [tidy(draft, created_at=at) for draft in from_openai_chat(_spoken(given))]
+        return _meant(from_openai_chat(_spoken(given)), at)
     if api == "anthropic":
-        return [
-            tidy(draft, created_at=at) for draft in from_anthropic(_spoken(given), _prompt(arguments.get("system")))
-        ]
+        return _meant(from_anthropic(_spoken(given), _prompt(arguments.get("system"))), at)
     items = given if isinstance(given, str) and given.strip() else _spoken(given)
-    drafts = [tidy(draft, created_at=at) for draft in from_openai_responses(items)]
+    drafts = _meant(from_openai_responses(items), at)
     if any(isinstance(arguments.get(name), str | dict) for name in ("previous_response_id", "conversation")):
         drafts = [replace(draft, id=new_id()) for draft in drafts]
     instructions = arguments.get("instructions")
@@ -95,7 +94,7 @@ def _is_silent(message: object) -> bool:
     if not isinstance(message, dict):
         return False
     found = cast("Json", message)
-    if found.get("role") not in _SPEAKERS or any(found.get(name) for name in _DONE):
+    if found.get("role") not in _SPEAKERS:
         return False
     content = found.get("content")
     if isinstance(content, list):
@@ -105,6 +104,24 @@ def _is_silent(message: object) -> bool:
             for block in cast("list[Any]", content)
         )  # fmt: skip
     return content is None or (isinstance(content, str) and not content.strip())
+
+
+def _meant(drafts: list[Draft], at: int) -> list[Draft]:
+    """The drafts of a request, tidied, without results and a beginning that stand for what is not there."""
+    found: list[Draft] = []
+    for given in drafts:
+        draft = tidy(given, created_at=at)
+        if isinstance(draft.content, str):
+            begins = draft.content == BEGINNING and all(one.role == "system" for one in found)
+            found.extend(() if begins else (draft,))
+            continue
+        kept = tuple(
+            part for part in draft.content if not (isinstance(part, ToolResultPart) and part.content == UNAVAILABLE)
+        )
+        if kept and len(kept) < len(draft.content):
+            draft = tidy(replace(draft, content=kept), created_at=at)
+        found.extend((draft,) if kept else ())
+    return found
 
 
 def _prompt(system: object) -> str | list[Any] | None:
@@ -151,17 +168,14 @@ def answered(api: Api, answer: object) -> Answer:
         inner = found.get("incomplete_details")
         reason = cast("Json", inner).get("reason") if isinstance(inner, dict) else None
         reason = reason or found.get("status")
-    drafts = [tidy(draft) for draft in drafts] or [Draft("assistant", _SILENCE)]
+    drafts = [tidy(draft) for draft in drafts] or [Draft("assistant", SILENCE)]
     return Answer(drafts, used, model, reason if isinstance(reason, str) else None, choices)
 
 
 def _said(messages: list[Json]) -> list[Json]:
-    """The messages of an answer that say something, without their nulls."""
+    """The messages of an answer without their nulls."""
     kept = ("content",)
-    return [
-        {key: value for key, value in message.items() if value is not None or key in kept}
-        for message in messages if not _is_silent(message)
-    ]  # fmt: skip
+    return [{key: value for key, value in message.items() if value is not None or key in kept} for message in messages]
 
 
 def _without_nulls(found: Json) -> Json:
@@ -177,9 +191,7 @@ def _plain(answer: object) -> Json:
 
 def tidy(draft: Draft, created_at: int | None = None) -> Draft:
     """A draft without what tells nothing apart."""
-    content = draft.content if isinstance(draft.content, str) else _tidied(draft.content)
-    if draft.role == "assistant" and (not content or (isinstance(content, str) and not content.strip())):
-        content = _SILENCE
+    content = or_silence(draft.content if isinstance(draft.content, str) else _tidied(draft.content), draft.role)
     if content == draft.content and created_at is None:
         return draft
     return replace(draft, content=content, created_at=created_at)

@@ -99,6 +99,9 @@ class ToolResultPart(_Part, frozen=True, tag="tool_result"):
 Part = TextPart | FilePart | ToolCallPart | ToolResultPart | ReasoningPart | OpaquePart
 Content = str | tuple[Part, ...]
 
+SILENCE: tuple[Part, ...] = (ReasoningPart(),)
+"""The content of an assistant's answer that says nothing and calls nothing, as providers do give."""
+
 _KINDS = (TextPart, FilePart, ToolCallPart, ToolResultPart, ReasoningPart, OpaquePart)
 _NAMES = "text, file, tool_call, tool_result, reasoning, opaque"
 
@@ -136,6 +139,17 @@ def validate_content(content: object, role: str, field: str = "content") -> Cont
     if role != "tool" and all(isinstance(part, TextPart) and not part.text.strip() for part in parts):
         raise Invalid(f"{field} must not be blank", field=field)
     return parts
+
+
+def or_silence(content: Content, role: str) -> Content:
+    """``content``, or ``SILENCE`` when it is an assistant's and has nothing but blank text, or nothing at all."""
+    if role != "assistant":
+        return content
+    blank = (
+        not content.strip() if isinstance(content, str)
+        else all(isinstance(part, TextPart) and not part.text.strip() for part in content)
+    )  # fmt: skip
+    return SILENCE if blank else content
 
 
 def encode_parts(parts: Sequence[Part]) -> str:

@@ -4,7 +4,8 @@ A record is a chat request (``{"messages": [...]}``, with Anthropic's ``system``
 of messages, a line of a batch file (its ``body`` counts), or a conversation of the archives that ChatGPT (``mapping``)
 and Claude (``chat_messages``) give their users. What a request says beside its messages becomes ``metadata.settings``.
 
-What has no id gets one made of the record and its place, so that reading the same file again stores nothing twice.
+What has no id gets one made of the record, its place, its user and its agent: reading the same file again stores nothing
+twice, and for another user it is another conversation.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,13 +109,30 @@ class RecordReader:
         found = format_of(record if "messages" not in record or len(record) > 1 else value)
         if found is None or (found != self._form and not self._may_be(found, record)):
             raise Invalid(f"not a record of the format {self._form!r}" + (f", but of {found!r}" if found else ""))
-        own = derived_id(self._form, number, raw)
+        drafts, at, archived = self._said(record)
+        agent_id = limits.identifier(self._agent_id or record.get("agent_id") or self._form, "agent_id")
+        user_id = limits.identifier(self._user_id or _user_of(record), "user_id")
+        given = record.get("conversation_id") or record.get("id") or record.get("uuid")
+        if isinstance(given, str):
+            own = limits.identifier(given, "id")
+        else:
+            own = derived_id(msgspec.json.encode((self._form, user_id, agent_id)), number, raw)
+        title = record.get("title") or record.get("name")
+        settings = {} if archived else {key: value for key, value in record.items() if key not in _NOT_SETTINGS}
+        metadata = metadata_of(
+            {"title": title if isinstance(title, str) and title.strip() else None, "settings": settings}
+        )
+        new = NewConversation(own, agent_id, user_id, metadata, self._now if at is None else at)
+        checked(new)
+        return [Opened(number, new), *self._messages(number, own, drafts)]
+
+    def _said(self, record: Json) -> tuple[list[Draft], Micros | None, bool]:
+        """The messages, when the conversation began where that is known, and whether it is one of an archive."""
         if "mapping" in record:
-            return self._archived(number, own, record, _walk(record), record.get("create_time"))
+            return list(_walk(record)), _moment(record.get("create_time")), True
         if "chat_messages" in record:
-            return self._archived(number, own, record, _chat(record), record.get("created_at"))
-        drafts = self._drafts(record)
-        return self._entries(number, own, record, list(drafts), None)
+            return list(_chat(record)), _moment(record.get("created_at")), True
+        return self._drafts(record), None, False
 
     def _may_be(self, found: Format, record: Json) -> bool:
         """Plain messages of text are the same in two formats; only what the caller said tells them apart."""
@@ -129,29 +147,11 @@ class RecordReader:
         instructions = record.get("instructions")
         return [Draft("system", instructions), *drafts] if isinstance(instructions, str) and instructions else drafts
 
-    def _archived(self, number: int, own: str, record: Json, drafts: Iterator[Draft], at: object) -> list[Entry]:
-        return self._entries(number, own, record, list(drafts), _moment(at))
-
-    def _entries(self, number: int, own: str, record: Json, drafts: list[Draft], at: Micros | None) -> list[Entry]:
-        given = record.get("conversation_id") or record.get("id") or record.get("uuid")
-        own = limits.identifier(given, "id") if isinstance(given, str) else own
-        title = record.get("title") or record.get("name")
-        archived = "mapping" in record or "chat_messages" in record
-        settings = {} if archived else {key: value for key, value in record.items() if key not in _NOT_SETTINGS}
-        new = NewConversation(
-            own,
-            limits.identifier(self._agent_id or record.get("agent_id") or self._form, "agent_id"),
-            limits.identifier(self._user_id or _user_of(record), "user_id"),
-            metadata_of({"title": title if isinstance(title, str) and title.strip() else None, "settings": settings}),
-            self._now if at is None else at,
-        )
-        checked(new)
-        entries: list[Entry] = [Opened(number, new)]
+    def _messages(self, number: int, own: str, drafts: list[Draft]) -> Iterator[Said]:
         prepared = prepare_each(drafts, self._now, "messages")
         for place, (draft, row) in enumerate(zip(drafts, prepared, strict=True), 1):
             row.id = limits.identifier(f"{own}:{draft.id or place}", "id")
-            entries.append(Said(number, own, row))
-        return entries
+            yield Said(number, own, row)
 
 
 def _record_of(value: object) -> Json:

@@ -159,15 +159,18 @@ class LineReader:
             line.role, json_of(line.content, msgspec.json.decode), self._now, name=line.name,
             metadata=_tagged(line.metadata), token_usage=line.token_usage, parent_id=line.parent_id,
             created_at=line.created_at,
-            id=line.id if line.id is not None else derived_id(conversation_id, number, raw),
+            id=line.id if line.id is not None else derived_id(conversation_id.encode(), number, raw),
         )  # fmt: skip
         return Said(number, conversation_id, draft)
 
 
-def derived_id(space: str, number: int, raw: bytes) -> str:
-    """The id of what comes without one: the same whenever the same file is read again, so it is stored once."""
-    digest = hashlib.blake2b(raw.strip(), digest_size=16, key=hashlib.blake2b(f"{space}\0{number}".encode()).digest())
-    return digest.hexdigest()
+def derived_id(space: bytes, number: int, raw: bytes) -> str:
+    """The id of what comes without one: the same whenever the same file is read again, so it is stored once.
+
+    ``space`` is whose it is: the same line of another user's or another conversation's gets another id.
+    """
+    key = hashlib.blake2b(b"%b\0%d" % (space, number)).digest()
+    return hashlib.blake2b(raw.strip(), digest_size=16, key=key).hexdigest()
 
 
 def checked(new: NewConversation) -> None:

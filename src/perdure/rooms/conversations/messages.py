@@ -32,6 +32,7 @@ from perdure.rooms.conversations.values import (
     MessageVersion,
     Prepared,
     Sums,
+    asked_for,
     check_places,
     message_of,
     usage_of,
@@ -276,6 +277,7 @@ def page(
     conversation = yield from fetch_one("conversations.by_id", id=conversation_id)
     if conversation is None:
         return [], False
+    asked_for(conversation, 1, conversation_id)
     top = conversation[8] - 1 if high is None else min(high, conversation[8] - 1)
     rows = yield from read_messages(conversation, low, top, limit=limit + 1, newest=newest, roles=roles)
     more = len(rows) > limit
@@ -376,6 +378,7 @@ def erase(message_id: str, now: Micros, pseudonym: str) -> Steps[int]:
         yield from _correct(row, None, -1, now)
     yield from execute("conversations.forget_versions", ord=found[0])
     yield from execute("conversations.blank", ord=found[0], state=2, id=pseudonym)
+    yield from execute("conversations.forget_parent", conversation=found[1], id=message_id)
     yield from execute("changes.forget_object", object=message_id, kind="message", pseudonym=pseudonym)
     home = found[4]
     if not found[5]:

@@ -109,6 +109,8 @@ def load(entries: Sequence[Entry], barred: frozenset[str], now: Micros) -> Steps
             said = {}
         yield from _open(entry, loaded, now)
     yield from _append(said, loaded, now)
+    # A foreign record is one line with many messages: why it was not loaded is said once.
+    loaded.refused = list({one.line: one for one in reversed(loaded.refused)}.values())[::-1]
     return loaded
 
 

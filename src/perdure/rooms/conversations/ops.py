@@ -22,6 +22,7 @@ from perdure.rooms.conversations.values import (
     ConversationMetadata,
     Sums,
     TokenReportRow,
+    asked_for,
     conversation_of,
     encode_metadata,
     message_of,
@@ -99,7 +100,7 @@ def _label(conversation: int, metadata: ConversationMetadata) -> Steps[None]:
 def get(conversation_id: str) -> Steps[Conversation | None]:
     """One conversation, None when there is none."""
     row = yield from fetch_one("conversations.by_id", id=conversation_id)
-    return None if row is None else conversation_of(row)
+    return None if row is None else conversation_of(asked_for(row, 1, conversation_id))
 
 
 @op(reads=True, long=True)
@@ -108,6 +109,7 @@ def get_with_messages(conversation_id: str) -> Steps[Conversation | None]:
     row = yield from fetch_one("conversations.by_id", id=conversation_id)
     if row is None:
         return None
+    asked_for(row, 1, conversation_id)
     rows = yield from read_messages(row, 1, row[8], limit=row[8])
     return conversation_of(row, tuple(message_of(found, conversation_id) for found in rows))
 
@@ -157,7 +159,7 @@ def locked(conversation_id: str) -> Steps[Row]:
     row = yield from fetch_one("conversations.by_id", flags=frozenset({"locked"}), id=conversation_id)
     if row is None:
         raise NotFound(f"there is no conversation {conversation_id!r}", field="conversation_id")
-    return row
+    return asked_for(row, 1, conversation_id)
 
 
 # -- forks ---------------------------------------------------------------------------------------------------------------

@@ -235,6 +235,14 @@ set state = :state, id = :id, name = null, body = '', form = 0, metadata = null,
     output_tokens = null, total_tokens = null, model = null, cost = null, parent_id = null, version = version + 1
 where tenant = :tenant and ord = :ord;
 
+-- name: forget_parent
+-- does: Takes an erased message's id out of the messages that answered it, in its conversation and in forks.
+-- scan: erasing is linear in the conversations that show the message
+update messages set parent_id = null
+where tenant = :tenant and parent_id = :id
+  and (conversation = :conversation or conversation in (
+    select f.conversation from forks f where f.tenant = :tenant and f.source = :conversation));
+
 -- name: history
 -- does: The trail of a message, oldest version first; the message may be deleted.
 select v.version, v.role, v.name, v.body, v.form, v.metadata, v.input_tokens, v.output_tokens, v.total_tokens, v.model,

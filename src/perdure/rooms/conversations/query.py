@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ def build(
         flags.add("where")
     if cursor is not None:
         flags.add("cursor")
-        params["key"], params["after_id"] = _read_cursor(cursor, order_by)
+        params["key"], params["after_id"] = _read_cursor(cursor, order_by, bool(descending))
     return Query(params, frozenset(flags), where, order_by, bool(descending), limit, bool(include_messages))
 
 
@@ -80,9 +81,20 @@ def _filters(filters: Mapping[str, Any], params: Params) -> Where | None:
         elif name in _FILTERS:
             params[name] = _FILTERS[name](value, f"filters.{name}")
         else:
-            known = ", ".join([*_FILTERS, "context"])
-            raise Invalid(f"there is no filter {str(name)[:60]!r}; there are {known}", field=f"filters.{name}")
+            known = [*_FILTERS, "context"]
+            raise Invalid(
+                f"there is no filter {str(name)[:60]!r}; there are {', '.join(known)}", field=f"filters.{name}",
+                hint=_advice(str(name), known),
+            )  # fmt: skip
     return where
+
+
+def _advice(name: str, known: list[str]) -> str:
+    """What was probably meant."""
+    if name in {"user_id", "agent_id"}:
+        return f"{name} is an argument of its own"
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else 'keys of your own are filtered by {"context": {...}}'
 
 
 def page_of(query: Query, found: list[tuple[Row, Conversation]]) -> Page[Conversation]:
@@ -91,17 +103,19 @@ def page_of(query: Query, found: list[tuple[Row, Conversation]]) -> Page[Convers
     if len(found) <= query.limit:
         return Page(kept)
     last = found[query.limit - 1][0]
-    key = msgspec.json.encode([query.order_by, last[_ORDERS[query.order_by]], last[1]])
+    key = msgspec.json.encode([query.order_by, query.descending, last[_ORDERS[query.order_by]], last[1]])
     return Page(kept, base64.urlsafe_b64encode(key).decode())
 
 
-def _read_cursor(cursor: str, order_by: str) -> tuple[int, str]:
+def _read_cursor(cursor: str, order_by: str, descending: bool) -> tuple[int, str]:
     try:
-        order, key, last_id = msgspec.json.decode(
-            base64.b64decode(cursor, b"-_", validate=True), type=tuple[str, int, str]
+        order, downwards, key, last_id = msgspec.json.decode(
+            base64.b64decode(cursor, b"-_", validate=True), type=tuple[str, bool, int, str]
         )
     except (msgspec.MsgspecError, binascii.Error, ValueError, TypeError, AttributeError):
         raise Invalid("cursor is not one that query_conversations gave", field="cursor") from None
+    if downwards != descending:
+        raise Invalid("cursor belongs to the other direction: descending has changed", field="cursor")
     if order != order_by or not -(2**63) <= key < 2**63:
         raise Invalid(f"cursor belongs to an order by {order[:40]!r}, not {order_by!r}", field="cursor")
     return key, limits.text(last_id, "cursor", limits.ID_BYTES)

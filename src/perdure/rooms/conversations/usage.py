@@ -98,11 +98,11 @@ _EMPTY = TokenUsage()
 
 
 def nanos_of_cost(cost: object, field: str = "cost") -> int:
-    """Money in whole units (Decimal, int, float or text) as an integer of nano-units, from 0 to 10^16.
+    """Money in whole units (Decimal, int, float or text) as an integer of nano-units, from 0 to 10^13.
 
     Raises:
         Invalid: it is no finite number, negative, or has more than 9 decimals (a float is rounded instead).
-        OverLimit: it is above 10^16 nano-units.
+        OverLimit: it is above 10^13 nano-units.
     """
     amount = _decimal(cost, field)
     if not amount.is_finite():

@@ -25,6 +25,9 @@ class Page(list[T]):
         super().__init__(items)
         self.next_cursor = next_cursor
 
+    def __repr__(self) -> str:
+        return f"Page({super().__repr__()}, next_cursor={self.next_cursor!r})"
+
 
 class ConversationMetadata(msgspec.Struct, frozen=True):
     """What is known about a conversation beside its messages.
@@ -244,6 +247,16 @@ def message_of(row: Row, conversation_id: str) -> Message:
         row[3], conversation_id, row[2], _ROLES[row[4]], content_of(row[6], row[7]), row[5],
         tagged.decode(row[8]) if row[8] else {}, usage_of(row[9:14]), to_datetime(row[15]), row[14], row[16],
     )  # fmt: skip
+
+
+def asked_for(row: Row, place: int, wanted: str) -> Row:
+    """The row, when it is the one that was asked for by its id; ``ChecksumMismatch`` when it is another.
+
+    An index page that stands in another's place leads to rows of others; the engine does not compare them again.
+    """
+    if row[place] != wanted:
+        raise ChecksumMismatch(f"a row found under the id {wanted!r} has another id", hint="run: perdure doctor")
+    return row
 
 
 def check_places(rows: Sequence[Row], conversation: int, *, descending: bool) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from perdure.rooms.conversations.content import tool_calls, tool_results
+from perdure.rooms.conversations.content import SILENCE, OpaquePart, ReasoningPart, tool_calls, tool_results
+from perdure.rooms.conversations.draft import MessageRole
 from perdure.rooms.conversations.values import Message
+from perdure.values.errors import Invalid
 
 TokenCounter = Callable[[Message], int]
 
@@ -21,16 +23,32 @@ def estimate_tokens(message: Message) -> int:
 
 
 def turns(messages: Sequence[Message]) -> list[Sequence[Message]]:
-    """Messages in groups that must not be torn apart: from a call to the last of its results, anything else alone."""
+    """Messages in groups that must not be torn apart, anything else alone.
+
+    A group goes from a call to the last of its results, and from an assistant's reasoning, when that is a message of
+    its own, to the assistant's message after it.
+    """
     callers: dict[str, int] = {}
     starts: list[int] = []
     for place, message in enumerate(messages):
         starts.append(place)
         begin = min([place, *(callers[call] for call in tool_results(message.content) if call in callers)])
+        if place and message.role == MessageRole.ASSISTANT and _is_thought(messages[place - 1]):
+            begin = min(begin, place - 1)
         while starts[-1] > begin:
             starts.pop()
         callers.update(dict.fromkeys(tool_calls(message.content), place))
     return [messages[start:end] for start, end in pairwise([*starts, len(messages)])]
+
+
+def _is_thought(message: Message) -> bool:
+    """Whether it is an assistant's reasoning (or an item of its provider) that goes on in the next message."""
+    return (
+        message.role == MessageRole.ASSISTANT
+        and not isinstance(message.content, str)
+        and message.content != SILENCE
+        and all(isinstance(part, ReasoningPart | OpaquePart) for part in message.content)
+    )
 
 
 def strays(messages: Sequence[Message]) -> bool:
@@ -46,13 +64,31 @@ def strays(messages: Sequence[Message]) -> bool:
 def fit(
     messages: Sequence[Message], max_tokens: int, counter: TokenCounter, *, keep: Sequence[Message] = ()
 ) -> list[Message]:
-    """``keep`` and the newest whole groups of ``messages`` whose tokens together are at most ``max_tokens``."""
-    left = max_tokens - sum(counter(message) for message in keep)
-    chosen: list[Sequence[Message]] = []
-    for group in reversed(turns(messages)):
-        cost = sum(counter(message) for message in group)
-        if cost > left:
+    """The newest of ``keep`` and the newest whole groups of ``messages``, together of at most ``max_tokens``.
+
+    The newest group comes first, then ``keep`` from its newest on, then older groups. Raises ``Invalid`` when the
+    newest group and the newest of ``keep`` do not fit.
+    """
+    groups = list(turns(messages))
+    needed = sum(counter(message) for message in groups[-1]) if groups else 0
+    needed += counter(keep[-1]) if keep else 0
+    if needed > max_tokens:
+        raise Invalid(
+            f"the newest turn and system message need {needed} tokens, and max_tokens is {max_tokens}",
+            field="max_tokens", needed=needed, limit=max_tokens,
+        )  # fmt: skip
+    left = max_tokens - (sum(counter(message) for message in groups[-1]) if groups else 0)
+    kept: list[Message] = []
+    for message in reversed(keep):
+        left -= counter(message)
+        if left < 0:
+            left += counter(message)
             break
-        left -= cost
+        kept.append(message)
+    chosen: list[Sequence[Message]] = groups[-1:]
+    for group in reversed(groups[:-1]):
+        left -= sum(counter(message) for message in group)
+        if left < 0:
+            break
         chosen.append(group)
-    return [*keep, *(message for group in reversed(chosen) for message in group)]
+    return [*reversed(kept), *(message for group in reversed(chosen) for message in group)]

@@ -84,9 +84,26 @@ async def test_pages_have_a_default_and_limits(opener: Opener) -> None:
             error = await refusal(OverLimit, store.get_messages(made.id, **{name: 1_001}))
             assert (error.field, error.details["limit"]) == (name, 1_000)
         for name in ("limit", "last", "before", "after"):
-            for wrong in (-1, True, 1.0, "5"):
+            for wrong in (-1, True, 1.0, "x", "-1", "٥"):
                 assert (await refusal(Invalid, store.get_messages(made.id, **{name: wrong}))).field == name
         error = await refusal(Invalid, store.get_messages(made.id, roles=["user", "robot"]))
         assert (error.field, "developer" in error.message) == ("roles", True)
         whole = await store.get_conversation(made.id, include_messages=True)
         assert [message.seq for message in whole.messages] == list(range(1, 1_002))
+
+
+async def test_a_page_is_continued_with_its_cursor_as_it_is(opener: Opener) -> None:
+    async with opener() as store:
+        made = await said(store, *(f"m{n}" for n in range(7)))
+        forwards, cursor = [], "0"
+        while cursor is not None:
+            page = await store.get_messages(made.id, limit=3, after=cursor)
+            forwards += page
+            cursor = page.next_cursor
+        backwards = list(await store.get_messages(made.id, last=3))
+        cursor = str(backwards[0].seq)
+        while cursor is not None:
+            page = await store.get_messages(made.id, limit=3, before=cursor)
+            backwards = [*page, *backwards]
+            cursor = page.next_cursor
+        assert [m.seq for m in forwards] == [m.seq for m in backwards] == list(range(1, 8))

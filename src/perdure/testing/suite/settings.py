@@ -400,7 +400,7 @@ async def test_three_slashes_are_relative_and_four_absolute(opener, tmp_path, mo
 async def test_a_folder_that_does_not_exist_is_said_so(opener, tmp_path):
     """And nothing is made."""
     store = _store(opener, tmp_path / "nowhere" / "x.db")
-    with pytest.raises(Unavailable, match="folder"):
+    with pytest.raises(Invalid, match="folder"):
         await store.create_conversation("agent", "ann")
     await store.close()
     assert not (tmp_path / "nowhere").exists()

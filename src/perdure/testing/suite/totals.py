@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -207,6 +207,10 @@ async def test_days_begin_at_midnight_utc(opener: Opener) -> None:
         ):
             (row,) = await store.token_report(since=since, until=until)
             assert row.messages == messages
+        offset = timezone(timedelta(hours=5))
+        for since in (datetime(2026, 3, 2, 1, tzinfo=offset), "2026-03-01T20:00:00Z"):  # both on the first, in UTC
+            (row,) = await store.token_report(since=since, until="2026-03-02")
+            assert row.messages == 2
 
 
 async def test_wrong_questions_to_the_report_are_refused(opener: Opener) -> None:
@@ -224,9 +228,9 @@ async def test_wrong_questions_to_the_report_are_refused(opener: Opener) -> None
 async def test_totals_of_very_large_counts_are_exact(opener: Opener) -> None:
     async with opener() as store:
         made = await store.create_conversation("helper", "ann")
-        largest = TokenUsage(5 * 10**11, 5 * 10**11, 10**12, "m", "9999999.999999999")
+        largest = TokenUsage(5 * 10**11, 5 * 10**11, 10**12, "m", "9999.999999999")
         await store.add_messages(made.id, [Draft("assistant", "x", token_usage=largest)] * 800)
         total = (await store.get_conversation(made.id)).token_usage
-        assert (total.total_tokens, total.cost) == (8 * 10**14, Decimal("7999999999.9999992"))
+        assert (total.total_tokens, total.cost) == (8 * 10**14, Decimal("7999999.9999992"))
         (row,) = await store.token_report("model")
-        assert (row.token_usage.total_tokens, row.token_usage.cost) == (8 * 10**14, Decimal("7999999999.9999992"))
+        assert (row.token_usage.total_tokens, row.token_usage.cost) == (8 * 10**14, Decimal("7999999.9999992"))

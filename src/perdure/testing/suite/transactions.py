@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 
 import apsw
@@ -524,3 +525,66 @@ async def store_beside(opener, sql):
     """Runs a statement on a connection of its own."""
     async with await psycopg.AsyncConnection.connect(opener.url, autocommit=True) as own:
         await own.execute(sql)
+
+
+# -- what outlives a block ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_verb_that_outlives_its_block_leaves_nothing_by_halves(opener):
+    """It is done inside the transaction or refused; it never goes on where somebody else's transaction is."""
+    async with opener() as store:
+        names = [(await store.create_conversation("agent", "ann")).id for _ in range(30)]
+        outliving = []
+
+        async def careless(name):
+            with contextlib.suppress(ZeroDivisionError, Misused):
+                async with store.transaction() as t:
+                    late = started(t, "add_message", name, "user", "late")
+                    await t.add_message(name, "user", "in time")
+                    outliving.append(late)
+                    if len(outliving) % 2:
+                        raise ZeroDivisionError
+
+        async def innocent(name):
+            await store.add_message(name, "user", "acknowledged")
+
+        await asyncio.gather(*(job(name) for name in names for job in (careless, innocent)))
+        for late in outliving:
+            with contextlib.suppress(Misused, Unavailable):
+                await late
+        for name in names:
+            messages = await store.get_messages(name)
+            conversation = await store.get_conversation(name)
+            assert conversation.message_count == len(messages)
+            assert [message.seq for message in messages] == list(range(1, len(messages) + 1))
+            assert "acknowledged" in [message.text for message in messages]
+
+
+async def test_a_verb_that_asks_nothing_does_no_harm_to_its_block(opener):
+    """A recipe may end before its first statement; what stands beside it in the block is kept."""
+    async with opener() as store:
+        await store.ensure_conversation("later", "agent", "ann")
+        async with store.transaction() as t:
+            made = await t.create_conversation("agent", "ann")
+            assert await t.flush("later", []) == []
+            await t.add_message(made.id, "user", "kept")
+        assert [message.text for message in await store.get_messages(made.id)] == ["kept"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_store_is_of_no_use_in_a_forked_process(opener):
+    """Two processes on the same connections would lose what both were told is stored."""
+    async with opener() as store:
+        made = await store.create_conversation("agent", "ann")
+        child = os.fork()
+        if child == 0:
+            outcome = 1
+            try:
+                await store.add_message(made.id, "user", "from the child")
+            except Misused:
+                outcome = 0
+            finally:
+                os._exit(outcome)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222  (a moment)
+        await store.add_message(made.id, "user", "from the parent")
+        assert [message.text for message in await store.get_messages(made.id)] == ["from the parent"]

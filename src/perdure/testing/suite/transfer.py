@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from perdure import Conflict, Draft, FilePart, Invalid, NotFound, TextPart, TokenUsage, ToolCallPart, ToolResultPart
+from perdure import (
+    Conflict,
+    Draft,
+    FilePart,
+    Invalid,
+    NotFound,
+    ReasoningPart,
+    TextPart,
+    TokenUsage,
+    ToolCallPart,
+    ToolResultPart,
+)  # fmt: skip
 from perdure.testing.drivers import Opener
 from perdure.testing.suite.tools import WILD, TurnedClock, refusal, said, texts
 
@@ -441,6 +452,36 @@ async def test_requests_keep_their_settings_and_their_user(opener: Opener) -> No
         found = await store.get_conversation("r1")
         assert (found.user_id, found.metadata.settings, found.message_count) == ("ann", {"model": "m", "seed": 7}, 5)
         assert await store.to_openai("r1") == CHAT
+
+
+EMPTY: dict[str, tuple[Any, str]] = {
+    "chat": ([*CHAT, {"role": "assistant", "content": ""}, {"role": "user", "content": "Hello?"}], "openai"),
+    "null": ({"messages": [CHAT[1], {"role": "assistant", "content": None, "refusal": None}]}, "openai"),
+    "claude": ({"system": "Be brief.", "messages": [*CLAUDE, {"role": "assistant", "content": []}]}, "anthropic"),
+    "items": (
+        [*ITEMS, {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": []}],
+        "openai-responses",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+async def test_a_history_with_an_empty_answer_is_read_and_comes_back(opener: Opener, name: str) -> None:
+    record, form = EMPTY[name]
+    async with opener() as store:
+        report = await store.import_conversations(jsonl(record), user_id="ann", format=form)
+        assert report.broken == 0
+        (found,) = await store.query_conversations(user_id="ann", include_messages=True)
+        assert [m.content for m in found.messages].count((ReasoningPart(),)) == 1
+        if name == "chat":
+            assert await store.to_openai(found.id) == record
+        elif name == "items":
+            assert await store.to_openai_responses(found.id) == record
+        elif name == "claude":
+            assert await store.to_anthropic(found.id) == ("Be brief.", CLAUDE)
+        else:
+            assert (await store.to_openai(found.id))[1] == {"role": "assistant", "content": "", "refusal": None}
+        await moved(store)
 
 
 def chatgpt() -> Any:

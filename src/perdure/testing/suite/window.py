@@ -48,7 +48,8 @@ async def test_a_message_that_does_not_fit_ends_the_window(opener: Opener) -> No
             found = named(await store.context_window(made.id, size, token_counter=by_length))
             assert found == expected if isinstance(expected, list) else len(found) == expected
         await store.add_message(made.id, "user", "e" * 100)
-        assert await store.context_window(made.id, 99, token_counter=by_length) == []
+        error = await refusal(Invalid, store.context_window(made.id, 99, token_counter=by_length))
+        assert (error.field, error.details["needed"], error.details["limit"]) == ("max_tokens", 100, 99)
 
 
 async def test_the_estimate_is_four_bytes_a_token_and_a_frame(opener: Opener) -> None:
@@ -56,7 +57,7 @@ async def test_the_estimate_is_four_bytes_a_token_and_a_frame(opener: Opener) ->
         made = await said(store, "x" * 400, "x" * 400)
         assert len(await store.context_window(made.id, 207)) == 1
         assert len(await store.context_window(made.id, 208)) == 2
-        assert len(await store.context_window(made.id, 103)) == 0
+        assert (await refusal(Invalid, store.context_window(made.id, 103))).details["needed"] == 104
 
 
 async def test_system_messages_are_kept_whatever_their_age(opener: Opener) -> None:
@@ -70,7 +71,8 @@ async def test_system_messages_are_kept_whatever_their_age(opener: Opener) -> No
         ]
         await store.add_messages(made.id, drafts)
         assert named(await store.context_window(made.id, 4, token_counter=one_each)) == ["SYS", "DEV", "m4", "new"]
-        assert named(await store.context_window(made.id, 2, token_counter=one_each)) == ["SYS", "DEV"]
+        assert named(await store.context_window(made.id, 3, token_counter=one_each)) == ["SYS", "DEV", "new"]
+        assert named(await store.context_window(made.id, 2, token_counter=one_each)) == ["DEV", "new"]
         assert len(await store.context_window(made.id, 100, token_counter=one_each)) == 8
         assert named(await store.context_window(made.id, 3, keep_system=False, token_counter=one_each)) == [
             "m4",
@@ -117,8 +119,9 @@ async def test_a_late_result_keeps_all_that_lies_between(opener: Opener) -> None
             Draft("assistant", [ToolCallPart("c1", "f")]),  # some callers count their calls anew each turn
             Draft("tool", [ToolResultPart("c1", "r2")]),
         ])  # fmt: skip
-        sizes = [len(await store.context_window(made.id, size, token_counter=one_each)) for size in range(1, 8)]
-        assert sizes == [0, 2, 2, 2, 2, 6, 7]
+        sizes = [len(await store.context_window(made.id, size, token_counter=one_each)) for size in range(2, 8)]
+        assert sizes == [2, 2, 2, 2, 6, 7]
+        await refusal(Invalid, store.context_window(made.id, 1, token_counter=one_each))
 
 
 async def test_a_call_is_found_beyond_the_page_that_fits(opener: Opener) -> None:
@@ -131,7 +134,8 @@ async def test_a_call_is_found_beyond_the_page_that_fits(opener: Opener) -> None
         assert len(await store.context_window(made.id, 200, token_counter=one_each)) == 199
         assert len(await store.context_window(made.id, 201, token_counter=one_each)) == 201
         await store.add_message(made.id, "tool", [ToolResultPart("far", "late")])
-        assert await store.context_window(made.id, 400, token_counter=one_each) == []
+        error = await refusal(Invalid, store.context_window(made.id, 400, token_counter=one_each))
+        assert error.details["needed"] == 453
         assert len(await store.context_window(made.id, 453, token_counter=one_each)) == 453
 
 
@@ -154,8 +158,11 @@ async def test_no_window_of_a_random_conversation_splits_a_call(opener: Opener, 
         await store.add_messages(made.id, drafts)
         everyone = await store.get_messages(made.id, limit=1_000)
         for size in (1, 5, 30, *(rng.randrange(6_000) + 1 for _ in range(25))):
+            if size < by_length(everyone[-1]):
+                await refusal(Invalid, store.context_window(made.id, size, token_counter=by_length))
+                continue
             found = await store.context_window(made.id, size, token_counter=by_length)
-            assert sum(by_length(message) for message in found) <= size
+            assert 0 < sum(by_length(message) for message in found) <= size
             assert found == everyone[len(everyone) - len(found) :]
             asked, answered = linked(found)
             assert asked == answered
@@ -199,3 +206,13 @@ async def test_the_window_of_a_fork_reaches_into_what_it_shares(opener: Opener) 
         found = await store.context_window(fork.id, 250, token_counter=one_each)
         assert named(found) == [*(f"m{n}" for n in range(40, 289)), "own"]
         assert {message.conversation_id for message in found} == {fork.id}
+
+
+async def test_a_system_prompt_that_changes_each_turn_does_not_fill_the_window(opener: Opener) -> None:
+    """The newest turn has its place; of too many system messages the newest are kept."""
+    async with opener() as store:
+        made = await store.create_conversation("helper", "ann")
+        for turn in range(300):
+            await store.add_messages(made.id, [Draft("system", f"time {turn}"), Draft("user", f"m{turn}")])
+        found = named(await store.context_window(made.id, 4, token_counter=one_each))
+        assert found == ["time 297", "time 298", "time 299", "m299"]

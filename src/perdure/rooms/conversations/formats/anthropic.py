@@ -1,18 +1,22 @@
 """Anthropic messages (``/v1/messages``), both ways.
 
-``to_anthropic(from_anthropic(messages, system)) == (system, messages)`` for what the API accepts, given that roles
-alternate. Tool results stand in the user's messages there: a message of nothing else becomes ``role="tool"``, a
+``to_anthropic(from_anthropic(messages, system)) == (system, messages)`` for what the API accepts, given that the user
+begins and roles alternate. Tool results stand in the user's messages there: a message of nothing else becomes ``role="tool"``, a
 mixed one stays ``user`` with its parts.
 
 Going out:
 
 - system and developer messages form the ``system`` prompt; only one that came from a ``system`` message amid a
   conversation goes back to its place, because not every model takes it there;
-- consecutive messages of one side are merged, tool results first, as the API wants them;
+- a conversation that the assistant begins gets a first turn of the user, ``(conversation begins)``: the API itself
+  takes it without by now, but older models and Amazon's and others' copies of the API do not;
+- consecutive messages of one side are merged, tool results first, as the API wants them; calls and results are paired
+  as ``formats.turns`` says;
 - a tool's input is an object there. Arguments that are no JSON object travel as ``{"_raw": arguments}`` and come
   back as they were; the empty text is ``{}``;
-- characters that the API refuses in ids of calls become ``_``, in calls and results alike;
-- blank texts, speakers' names, reasoning that is not Anthropic's and other formats' opaque items are left out; a
+- characters that the API refuses in ids of calls become ``_``, in calls and results alike, and an id that was there
+  before gets a number; names of tools are spelled ``[a-zA-Z0-9_-]{1,128}`` unless they came from here otherwise;
+- blank texts, answers that say nothing, speakers' names, reasoning that is not Anthropic's and other formats' opaque items are left out; a
   file that cannot go along becomes a short note in words.
 """
 
@@ -32,10 +36,12 @@ from perdure.rooms.conversations.content import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    or_silence,
 )  # fmt: skip
 from perdure.rooms.conversations.draft import Draft, MessageLike
 from perdure.rooms.conversations.formats import reading
 from perdure.rooms.conversations.formats.reading import ABSENT, MISSING, Json
+from perdure.rooms.conversations.formats.turns import Turn, turns
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.values.errors import Invalid
 
@@ -43,6 +49,11 @@ FORM = "anthropic"
 PROVIDER = "anthropic"
 ROLES = ("user", "assistant", "system")
 
+BEGINNING = "(conversation begins)"
+"""What the user says before an assistant that speaks first."""
+
+_NAME = 128
+"""The longest name of a tool."""
 _RAW = "_raw"
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _PDF = "application/pdf"
@@ -57,7 +68,8 @@ def from_anthropic(messages: Iterable[Mapping[str, Any]], system: str | Iterable
     """The drafts of Anthropic messages, one each, after one of the system prompt when there is one.
 
     Whole answers (``Message`` objects) may stand among the messages: their usage becomes ``token_usage``. Fields
-    without a common name stay under ``anthropic``, in ``extra`` of the part or ``metadata`` of the message.
+    without a common name stay under ``anthropic``, in ``extra`` of the part or ``metadata`` of the message. An
+    assistant's message that says and calls nothing gets the content ``(ReasoningPart(),)``.
 
     Raises:
         Invalid: a message is not of the format; the error names the place, as in ``messages[3].content[0].text``.
@@ -72,19 +84,28 @@ def from_anthropic(messages: Iterable[Mapping[str, Any]], system: str | Iterable
 
 
 def to_anthropic(messages: Iterable[MessageLike]) -> tuple[str | list[Json] | None, list[Json]]:
-    """The system prompt (None when there is none) and the messages; see the module for what is adapted."""
+    """The system prompt (None when there is none) and the messages, as the API takes them.
+
+    Results stand right after the turn with their calls. A call whose result is missing is answered with "The result of
+    this call is not available.", as an error; a result that answers no call becomes the user's words, or is left out
+    when it is blank. When the assistant begins, the user says "(conversation begins)" before. See the module for what
+    else is adapted.
+    """
     system: list[str | list[Json]] = []
     found: list[Json] = []
-    for turn in reading.turns(messages, FORM):
-        in_place = turn.own.pop("role", None) == "system"
-        content = _write_content(turn)
+    ids = _CallIds()
+    for turn in turns(messages, FORM):
+        in_place = turn.own.get("role") == "system" and bool(found)  # a first one belongs to the prompt
+        content = _write_content(turn, ids)
         if not content:
             continue
         if turn.role in {"system", "developer"} and not in_place:
             system.append(content)
             continue
         role = turn.role if turn.role in ROLES else "user"
-        own = {key: value for key, value in turn.own.items() if key not in _ANSWER_ONLY}
+        own = {key: value for key, value in turn.own.items() if key not in _ANSWER_ONLY and key != "role"}
+        if not found and role == "assistant":
+            found.append({"role": "user", "content": BEGINNING})
         if found and found[-1]["role"] == role:
             found[-1] = {**found[-1], "content": _merged(found[-1]["content"], content), **own}
         else:
@@ -145,6 +166,7 @@ def _read(left: Json, path: str) -> Draft:
         left["role"] = role
     elif content and all(isinstance(part, ToolResultPart) for part in content):
         role = "tool"
+    content = or_silence(content, role)
     usage = left.get("usage")
     fields: Json = {}
     if isinstance(usage, dict):
@@ -167,6 +189,7 @@ def _read_block(raw: Json, path: str, role: str) -> Part:
     if kind == "tool_use":
         call_id, name = reading.need_text(left, "id", path), reading.need_text(left, "name", path)
         given = reading.need_object(left.pop("input", None), f"{path}.input")
+        reading.keep_name(name, left, _NAME)
         return ToolCallPart(call_id, name, arguments_of_input(given), extra=reading.kept(FORM, left))
     if kind == "tool_result":
         return _read_result(left, path)
@@ -224,21 +247,45 @@ def _read_shown(raw: Json, path: str, role: str) -> TextPart | FilePart | Opaque
 # -- out -----------------------------------------------------------------------------------------------------------
 
 
-def _write_content(turn: reading.Turn) -> str | list[Json]:
+class _CallIds:
+    """Ids of calls as the API takes them: of its characters, and each there once."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._open: dict[str, list[str]] = {}
+
+    def called(self, call: str) -> str:
+        """The id of the next call."""
+        plain = _NO_ID_CHARACTER.sub("_", call)
+        found, number = plain, 1
+        while found in self._used:
+            number += 1
+            found = f"{plain}_{number}"
+        self._used.add(found)
+        self._open.setdefault(call, []).append(found)
+        return found
+
+    def answered(self, call: str) -> str:
+        """The id in the next result: results come in the order of calls with the same id."""
+        return self._open[call].pop(0)
+
+
+def _write_content(turn: Turn, ids: _CallIds) -> str | list[Json]:
     """Text or blocks; empty when nothing of it can be said here."""
     if isinstance(turn.content, str):
         return turn.content if turn.content.strip() else ""
-    blocks = (_write_block(part, turn.role) for part in turn.content)
+    blocks = (_write_block(part, turn.role, ids) for part in turn.content)
     return [block for block in blocks if block is not None]
 
 
-def _write_block(part: Part, role: str) -> Json | None:
+def _write_block(part: Part, role: str, ids: _CallIds) -> Json | None:
     own = reading.own(part, FORM)
     if isinstance(part, ToolCallPart):
         given = input_of_arguments(part.arguments)
-        return {"type": "tool_use", "id": _call_id(part.id), "name": part.name, "input": given, **own}
+        name = reading.name_for(part.name, own, _NAME)
+        return {"type": "tool_use", "id": ids.called(part.id), "name": name, "input": given, **own}
     if isinstance(part, ToolResultPart):
-        return _write_result(part, own)
+        return _write_result(part, own, ids)
     if isinstance(part, ReasoningPart):
         if part.provider != PROVIDER:
             return None
@@ -249,8 +296,8 @@ def _write_block(part: Part, role: str) -> Json | None:
     return _write_shown(part, role)
 
 
-def _write_result(part: ToolResultPart, own: Json) -> Json:
-    block: Json = {"type": "tool_result", "tool_use_id": _call_id(part.tool_call_id)}
+def _write_result(part: ToolResultPart, own: Json, ids: _CallIds) -> Json:
+    block: Json = {"type": "tool_result", "tool_use_id": ids.answered(part.tool_call_id)}
     absent = own.pop("content", None) == ABSENT
     if not isinstance(part.content, str):
         shown = (_write_shown(item, "user") for item in part.content)
@@ -318,10 +365,6 @@ def _text_of(part: FilePart) -> str | None:
         return base64.b64decode(part.data or "", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
-
-
-def _call_id(call: str) -> str:
-    return _NO_ID_CHARACTER.sub("_", call)
 
 
 def _merged(first: str | list[Json], second: str | list[Json]) -> list[Json]:

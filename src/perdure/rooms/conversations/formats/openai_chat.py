@@ -4,15 +4,17 @@
 parts of the assistant's message, in the order refusal, audio, calls, after what it said.
 
 Going out, what chat cannot carry is adapted: each tool result becomes a message of its own; an assistant's messages
-that follow its open tool calls join the message with the calls, since results must come next; a file
-becomes a user's part when the API has one for it, else a short note in words; reasoning and other formats' opaque
-items are left out.
+that follow its open tool calls join the message with the calls, since results must come next; calls and results are
+paired as ``formats.turns`` says; a file becomes a user's part when the API has one for it, else a short note in words;
+an answer that says nothing is ``""``; names of speakers and tools are spelled ``[a-zA-Z0-9_-]{1,64}`` unless they came
+from chat otherwise; reasoning and other formats' opaque items are left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from perdure.rooms.conversations.content import (
+    SILENCE,
     Content,
     FilePart,
     OpaquePart,
@@ -20,10 +22,12 @@ from perdure.rooms.conversations.content import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    or_silence,
 )  # fmt: skip
 from perdure.rooms.conversations.draft import Draft, MessageLike
 from perdure.rooms.conversations.formats import reading
 from perdure.rooms.conversations.formats.reading import ABSENT, MISSING, Json
+from perdure.rooms.conversations.formats.turns import Turn, turns
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.values.errors import Invalid
 
@@ -31,12 +35,16 @@ FORM = "openai_chat"
 PROVIDER = "openai"
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
+_NAME = 64
+"""The longest name of a speaker or tool."""
+
 
 def from_openai_chat(messages: Iterable[Mapping[str, Any]]) -> list[Draft]:
     """The drafts of chat messages, one each; fields without a common name stay in ``metadata["openai_chat"]``.
 
     A legacy ``function_call`` gets the id ``function_call_<index>``, and the ``function`` message after it
-    becomes a tool's result with that id.
+    becomes a tool's result with that id. An assistant's message that says and calls nothing gets the content
+    ``(ReasoningPart(),)``.
 
     Raises:
         Invalid: a message is not of the format; the error names the place, as in ``messages[3].content[0].type``.
@@ -55,9 +63,13 @@ def from_openai_chat(messages: Iterable[Mapping[str, Any]]) -> list[Draft]:
 
 
 def to_openai_chat(messages: Iterable[MessageLike]) -> list[Json]:
-    """The chat messages that say what ``messages`` say; see the module for what is adapted."""
+    """The chat messages that say what ``messages`` say, as the API takes them; see the module for what is adapted.
+
+    Results stand right after their calls. A call whose result is missing is answered with "The result of this call is
+    not available."; a result that answers no call becomes the user's words, or is left out when it is blank.
+    """
     found: list[Json] = []
-    for turn in reading.turns(messages, FORM):
+    for turn in turns(messages, FORM):
         for message in _write(turn):
             if message["role"] == "assistant" and found and found[-1].get("tool_calls"):
                 _join(found[-1], message)
@@ -79,6 +91,8 @@ def _read(left: Json, path: str, legacy: str) -> Draft:
     if role not in ROLES:
         raise reading.unknown(f"{path}.role", role, ROLES)
     name = reading.take_name(left)
+    if name is not None:
+        reading.keep_name(name, left, _NAME)
     if role in {"tool", "function"}:
         content: Content = (_read_result(left, path, role, legacy),)
         role = "tool"
@@ -114,8 +128,10 @@ def _read_content(left: Json, path: str, role: str, legacy: str) -> Content:
     elif role != "assistant" or (raw is not None and raw is not MISSING):
         raise Invalid(f"{path}.content must be text or a list", field=f"{path}.content")
     done = _read_done(left, path, legacy) if role == "assistant" else []
-    if isinstance(raw, str) and not done:
-        return raw
+    if not done:
+        content = or_silence(raw if isinstance(raw, str) else tuple(said), role)
+        if content == SILENCE or isinstance(content, str):
+            return content
     if raw is MISSING:
         left["content"] = ABSENT
     elif isinstance(raw, list) and done and (not said or _is_plain(said)):
@@ -180,6 +196,7 @@ def _read_done(left: Json, path: str, legacy: str) -> list[Part]:
         call = reading.need_object(left.pop("function_call"), place)
         name = reading.need_text(call, "name", place)
         arguments = reading.need_text(call, "arguments", place)
+        reading.keep_name(name, call, _NAME)
         done.append(ToolCallPart(legacy, name, arguments, extra={FORM: {"function_call": call}}))
     if left.get("tool_calls"):
         calls = reading.need_list(left.pop("tool_calls"), f"{path}.tool_calls")
@@ -201,6 +218,7 @@ def _read_call(left: Json, path: str) -> ToolCallPart:
     inner = reading.need_object(left.pop(kind, None), place)
     name = reading.need_text(inner, "name", place)
     arguments = reading.need_text(inner, "input" if kind == "custom" else "arguments", place)
+    reading.keep_name(name, inner, _NAME)
     if inner:
         left[kind] = inner
     return ToolCallPart(call_id, name, arguments, custom=kind == "custom", extra=reading.kept(FORM, left))
@@ -209,19 +227,21 @@ def _read_call(left: Json, path: str) -> ToolCallPart:
 # -- out -----------------------------------------------------------------------------------------------------------
 
 
-def _write(turn: reading.Turn) -> list[Json]:
+def _write(turn: Turn) -> list[Json]:
+    own = dict(turn.own)
+    if turn.content == SILENCE:
+        return [{"role": turn.role, **_named(turn.name, own), "content": "", **own}]
     if isinstance(turn.content, str):
-        return [{"role": turn.role, **_named(turn.name), "content": turn.content, **turn.own}]
-    results = [part for part in turn.content if isinstance(part, ToolResultPart)]
-    others = [part for part in turn.content if not isinstance(part, ToolResultPart)]
-    tool = turn.role == "tool"
-    found = [_write_result(part, turn.name if tool else None, turn.own if tool else {}) for part in results]
-    spoken = _write_spoken("user" if tool else turn.role, turn.name, others, {} if tool else turn.own)
-    return found if spoken is None else [*found, spoken]
+        return [{"role": turn.role, **_named(turn.name, own), "content": turn.content, **own}]
+    if turn.role == "tool":
+        results = (part for part in turn.content if isinstance(part, ToolResultPart))
+        return [_write_result(part, turn.name, dict(own)) for part in results]
+    spoken = _write_spoken(turn.role, turn.name, turn.content, own)
+    return [] if spoken is None else [spoken]
 
 
-def _named(name: str | None) -> Json:
-    return {} if name is None else {"name": name}
+def _named(name: str | None, own: Json) -> Json:
+    return {} if name is None else {"name": reading.name_for(name, own, _NAME)}
 
 
 def _write_result(part: ToolResultPart, name: str | None, own: Json) -> Json:
@@ -229,7 +249,7 @@ def _write_result(part: ToolResultPart, name: str | None, own: Json) -> Json:
     if not isinstance(part.content, str):
         content = [_write_part(item, "tool") for item in part.content if _is_sayable(item)]
     shape = own.pop("content", "")
-    message: Json = {"role": "tool", "tool_call_id": part.tool_call_id, **_named(name), **own}
+    message: Json = {"role": "tool", "tool_call_id": part.tool_call_id, **_named(name, own), **own}
     if message["role"] == "function":
         del message["tool_call_id"]
     if content or shape != ABSENT:
@@ -239,7 +259,7 @@ def _write_result(part: ToolResultPart, name: str | None, own: Json) -> Json:
 
 def _write_spoken(role: str, name: str | None, parts: Sequence[Part], own: Json) -> Json | None:
     """One message of any role but tool; None when nothing of it can be said here."""
-    message: Json = {"role": role, **_named(name)}
+    message: Json = {"role": role, **_named(name, own)}
     said = [part for part in parts if _is_sayable(part)]
     done: Json = {}
     if own.get("refusal") is True:
@@ -258,7 +278,9 @@ def _write_spoken(role: str, name: str | None, parts: Sequence[Part], own: Json)
             if legacy is None:
                 done.setdefault("tool_calls", []).append(_write_call(part))
             else:
-                done["function_call"] = {"name": part.name, "arguments": part.arguments, **legacy}
+                legacy = dict(legacy)
+                name = reading.name_for(part.name, legacy, _NAME)
+                done["function_call"] = {"name": name, "arguments": part.arguments, **legacy}
     if not said and not done:
         return None
     shape = own.pop("content", None)
@@ -337,11 +359,10 @@ def _write_heard(part: FilePart) -> Json:
 
 def _write_call(part: ToolCallPart) -> Json:
     own = reading.own(part, FORM)
-    if part.custom:
-        kind, inner = "custom", {"name": part.name, "input": part.arguments}
-    else:
-        kind, inner = "function", {"name": part.name, "arguments": part.arguments}
-    call = {"id": part.id, "type": kind, kind: {**inner, **own.pop(kind, {})}, **own}
+    kind, words = ("custom", "input") if part.custom else ("function", "arguments")
+    inner: Json = dict(own.pop(kind, {}))
+    inner = {"name": reading.name_for(part.name, inner, _NAME), words: part.arguments, **inner}
+    call = {"id": part.id, "type": kind, kind: inner, **own}
     if own.get("type") == ABSENT:
         del call["type"]
     return call

@@ -4,15 +4,19 @@ One item is one draft, so ``to_openai_responses(from_openai_responses(items)) ==
 custom tool calls, their outputs and reasoning get common forms; every other item (searches, computers, shells, MCP,
 references, ...) is kept verbatim as an ``OpaquePart``.
 
-Going out, the parts of one message become items in their order; what an assistant cannot show here becomes a short
-note in words; reasoning that is not OpenAI's and other formats' opaque items are left out, and so are names of
-speakers, for which the format has no field.
+Going out, the parts of one message become items in their order; calls and results are paired as ``formats.turns``
+says, and a computer's call without its screenshot is left out; what an assistant cannot show here becomes a short note
+in words; an answer that says nothing is ``""``, or the list that it was; names of tools are spelled
+``[a-zA-Z0-9_-]{1,64}`` unless they came from here otherwise. Reasoning that is not OpenAI's, reasoning that no item of
+the assistant follows (the API refuses it) and other formats' opaque items are left out, and so are names of speakers,
+for which the format has no field.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from perdure.rooms.conversations.content import (
+    SILENCE,
     Content,
     FilePart,
     OpaquePart,
@@ -21,10 +25,12 @@ from perdure.rooms.conversations.content import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    or_silence,
 )  # fmt: skip
 from perdure.rooms.conversations.draft import Draft, MessageLike
 from perdure.rooms.conversations.formats import reading
 from perdure.rooms.conversations.formats.reading import ABSENT, MISSING, Json
+from perdure.rooms.conversations.formats.turns import Turn, turns
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.values.errors import Invalid
 
@@ -35,6 +41,8 @@ ROLES = ("system", "developer", "user", "assistant")
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _TEXTS = ("input_text", "output_text")
+_NAME = 64
+"""The longest name of a tool."""
 _IN_MESSAGE = "in_message"
 """Marks an opaque part that stood in the content of a message, not among the items."""
 
@@ -43,7 +51,8 @@ def from_openai_responses(items: str | Iterable[Mapping[str, Any]]) -> list[Draf
     """The drafts of Responses items, one each; a bare text is the user's message.
 
     Ids, status and other fields without a common name stay under ``openai_responses``: those of a message in its
-    ``metadata``, those of other items in ``extra`` of the part.
+    ``metadata``, those of other items in ``extra`` of the part. An assistant's message that says nothing gets the
+    content ``(ReasoningPart(),)``.
 
     Raises:
         Invalid: an item is not of the format; the error names the place, as in ``items[3].content[0].text``.
@@ -54,13 +63,36 @@ def from_openai_responses(items: str | Iterable[Mapping[str, Any]]) -> list[Draf
 
 
 def to_openai_responses(messages: Iterable[MessageLike]) -> list[Json]:
-    """The items that say what ``messages`` say; see the module for what is adapted."""
+    """The items that say what ``messages`` say, as the API takes them; see the module for what is adapted.
+
+    Results stand right after the turn with their calls. A call whose result is missing is answered with "The result of
+    this call is not available."; a result that answers no call becomes the user's words, or is left out when it is
+    blank; it stays as it is after an ``item_reference``, which may stand for its call.
+    """
     found: list[Json] = []
     custom: set[str] = set()
-    for turn in reading.turns(messages, FORM):
-        custom.update(part.id for part in turn.content if isinstance(part, ToolCallPart) and part.custom)
+    for turn in turns(messages, FORM):
+        for part in turn.content:
+            if isinstance(part, ToolCallPart):  # an id may come again, for a tool of the other kind
+                (custom.add if part.custom else custom.discard)(part.id)
         found.extend(_write(turn, custom))
-    return found
+    followed = False
+    kept: list[Json] = []
+    for item in reversed(found):
+        if item.get("type") != "reasoning":
+            followed = _is_assistants(item)
+        elif not followed:
+            continue
+        kept.append(item)
+    return kept[::-1]
+
+
+def _is_assistants(item: Json) -> bool:
+    """Whether it is an item that may follow reasoning."""
+    if "role" in item:
+        return item["role"] == "assistant"
+    kind = str(item.get("type"))
+    return not kind.endswith("_output") and kind != "mcp_approval_response"
 
 
 def usage_from_openai_responses(usage: Mapping[str, Any], model: str | None = None) -> TokenUsage:
@@ -103,9 +135,11 @@ def _read_message(left: Json, path: str) -> Draft:
         raise reading.unknown(f"{path}.role", role, ROLES)
     raw = left.pop("content", MISSING)
     if isinstance(raw, str):
-        content: Content = raw
+        content: Content = or_silence(raw, role)
     elif isinstance(raw, list):
-        content = tuple(_read_parts(cast("list[Any]", raw), f"{path}.content", role))
+        content = or_silence(tuple(_read_parts(cast("list[Any]", raw), f"{path}.content", role)), role)
+        if content == SILENCE:
+            left["content"] = raw
     else:
         raise Invalid(f"{path}.content must be text or a list", field=f"{path}.content")
     return reading.draft(path, role, content, (FORM, left))
@@ -170,6 +204,7 @@ def _read_call(left: Json, path: str, kind: str) -> ToolCallPart:
     call_id = reading.need_text(left, "call_id", path)
     name = reading.need_text(left, "name", path)
     arguments = reading.need_text(left, _CALLS[kind], path)
+    reading.keep_name(name, left, _NAME)
     return ToolCallPart(call_id, name, arguments, custom=kind == "custom_tool_call", extra=reading.kept(FORM, left))
 
 
@@ -213,10 +248,12 @@ def _read_reasoning(left: Json, path: str) -> ReasoningPart:
 # -- out -----------------------------------------------------------------------------------------------------------
 
 
-def _write(turn: reading.Turn, custom: set[str]) -> Iterator[Json]:
-    role = "user" if turn.role == "tool" else turn.role
-    if isinstance(turn.content, str):
-        yield {"role": role, "content": turn.content, **turn.own}
+def _write(turn: Turn, custom: set[str]) -> Iterator[Json]:
+    role = turn.role
+    own = dict(turn.own)
+    silent = own.pop("content", "")
+    if isinstance(turn.content, str) or turn.content == SILENCE:
+        yield {"role": role, "content": silent if turn.content == SILENCE else turn.content, **own}
         return
     said: list[Part] = []
     whole = all(_is_sayable(part) for part in turn.content)
@@ -231,7 +268,7 @@ def _write(turn: reading.Turn, custom: set[str]) -> Iterator[Json]:
                 said = []
             yield item
     if said and whole:
-        yield {"role": role, "content": [_write_part(part, role) for part in said], **turn.own}
+        yield {"role": role, "content": [_write_part(part, role) for part in said], **own}
     elif said:
         yield {"role": role, "content": _write_said(said, role)}
 
@@ -256,7 +293,8 @@ def _write_item(part: Part, custom: set[str]) -> Json | None:
         return part.data if part.provider == FORM else None
     if isinstance(part, ToolCallPart):
         kind = "custom_tool_call" if part.custom else "function_call"
-        return {"type": kind, "call_id": part.id, "name": part.name, _CALLS[kind]: part.arguments, **own}
+        name = reading.name_for(part.name, own, _NAME)
+        return {"type": kind, "call_id": part.id, "name": name, _CALLS[kind]: part.arguments, **own}
     if isinstance(part, ToolResultPart):
         output: Any = part.content
         if not isinstance(part.content, str):

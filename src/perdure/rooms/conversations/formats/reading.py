@@ -1,4 +1,4 @@
-"""What the provider formats share: taking foreign messages apart, and walking ours.
+"""What the provider formats share: taking foreign messages apart, and putting pieces of ours in their words.
 
 Foreign messages come as mappings, as the clients' own objects (anything with ``model_dump``), or mixed. They are
 first copied into plain JSON; then each reader pops the fields that have a common name, and what is left goes into
@@ -10,19 +10,10 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from perdure.rooms.conversations.content import (
-    Content,
-    FilePart,
-    OpaquePart,
-    Part,
-    TextPart,
-    ToolResultPart,
-    tool_calls,
-    tool_results,
-)  # fmt: skip
-from perdure.rooms.conversations.draft import Draft, MessageLike
+from perdure.rooms.conversations.content import Content, FilePart, OpaquePart, Part
+from perdure.rooms.conversations.draft import Draft
 from perdure.rooms.conversations.usage import TokenUsage
 from perdure.values import limits
 from perdure.values.errors import Invalid, OverLimit
@@ -35,39 +26,8 @@ MISSING: Any = object()
 """What a reader gets for a field that is not there."""
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/=_-]+)\Z")
+_NO_NAME_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _IMAGE_STARTS = {"iVBOR": "image/png", "/9j/": "image/jpeg", "R0lG": "image/gif", "UklG": "image/webp"}
-
-
-class Turn(NamedTuple):
-    """One message of ours on its way out; ``own`` is what the format itself has left in its metadata."""
-
-    role: str
-    name: str | None
-    content: Content
-    own: Json
-
-
-def turns(messages: Iterable[MessageLike], form: str) -> Iterator[Turn]:
-    """The messages, with results of tools that do not say which call they answer attached to one.
-
-    Such a message (``role="tool"`` with text only) answers ``metadata["tool_call_id"]``, else the oldest call that
-    is still open; when there is none, it becomes the user's words.
-    """
-    waiting: dict[str, None] = {}
-    for message in messages:
-        role = str(message.role)
-        content = message.content if isinstance(message.content, str) else tuple(message.content)
-        metadata = message.metadata or {}
-        if role == "tool" and (isinstance(content, str) or all(isinstance(p, TextPart | FilePart) for p in content)):
-            call = metadata.get("tool_call_id") or next(iter(waiting), None)
-            if isinstance(call, str):
-                content = (ToolResultPart(call, cast("str | tuple[TextPart, ...]", content)),)
-            else:
-                role = "user"
-        waiting |= dict.fromkeys(tool_calls(content))
-        for call in tool_results(content):
-            waiting.pop(call, None)
-        yield Turn(role, message.name, content, dict(metadata.get(form) or {}))
 
 
 def objects(items: Iterable[object], name: str) -> Iterator[tuple[str, Json]]:
@@ -131,6 +91,22 @@ def take_name(source: Json) -> str | None:
     """Takes out the speaker's name, when there is one."""
     name = source.get("name")
     return source.pop("name") if isinstance(name, str) and name.strip() else None
+
+
+def name_for(name: str, own: Json, longest: int) -> str:
+    """A name as providers take it, ``[a-zA-Z0-9_-]{1,longest}``: other characters become "_", the rest is cut.
+
+    The name that ``keep_name`` put into ``own``, which is taken out, goes back as it came.
+    """
+    if own.pop("name", None) == name:
+        return name
+    return _NO_NAME_CHARACTER.sub("_", name)[:longest]
+
+
+def keep_name(name: str, left: Json, longest: int) -> None:
+    """Notes in what is left a name that came from the provider although its rule would not let it through."""
+    if name_for(name, {}, longest) != name:
+        left["name"] = name
 
 
 def kept(form: str, left: Json) -> Json:
