@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from bench.rounds import Check, Row, Time
 from bench.rows import names
@@ -106,13 +107,14 @@ def page(rows: dict[str, Row], facts: dict[str, str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(row: Row, why: dict[str, str]) -> list[str]:
+def _section(row: Row, why: dict[str, Any]) -> list[str]:
     setting = f"{row.setting[0].upper()}{row.setting[1:]}."
     lines = [f"## {row.name}: {row.title}", "", f"{row.date}, {row.mode} run, {row.load}. {setting}", ""]
     lines += [*_figures(row), ""]
     if row.times:
         lines += ["Times, for information:", "", *_table(["", "median"], [_time(time) for time in row.times]), ""]
-    for note in row.notes:
+    notes = [*row.notes, *([why["notes"][row.name]] if row.name in why["notes"] else [])]
+    for note in notes:
         lines += [note, ""]
     for check in row.checks:
         if check.met is False and check.key in why:

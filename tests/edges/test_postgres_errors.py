@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 import perdure
+import perdure.sync
 from perdure.grammar import fetch_one, op
 from perdure.testing.drivers import Opener
 from perdure.testing.suite.apart import started, until
@@ -366,3 +367,13 @@ async def test_a_race_that_is_lost_every_time_is_busy_in_the_end(direct, postgre
         assert time.monotonic() - began < 10
         await owner.execute("drop trigger refuse on perdure.messages")
     assert await _texts(direct) == []
+
+
+def test_a_commit_that_the_server_answers_with_rollback_is_an_error(fresh_postgres_url):
+    """PostgreSQL ends a failed transaction so, without an error; nothing of it was kept, and nobody is told otherwise."""
+    with perdure.sync.open(fresh_postgres_url) as store:
+        with pytest.raises(Unavailable, match="took the transaction back"), store.transaction() as t:
+            t.create_conversation("agent", "ann", id="c")
+            with contextlib.suppress(psycopg.errors.DivisionByZero):
+                t._session._connection.execute("select 1 / 0")
+        assert store.get_conversation("c") is None

@@ -1,5 +1,6 @@
 """What an SQLite store leaves on disk: checksums on each page, a short log, one file at the end."""
 
+import apsw
 import pytest
 
 import perdure
@@ -71,3 +72,10 @@ def test_erased_text_is_gone_from_the_disk_once_the_log_was_moved(tmp_store_path
         store.upkeep()
         for path in tmp_store_path.parent.iterdir():
             assert b"xylophonist" not in path.read_bytes(), path.name
+
+
+def test_statements_keep_their_plan(tmp_store_path):
+    """Else this SQLite prepares a statement anew for each new value in its WHERE (docs/decisions/0008)."""
+    with perdure.sync.open(tmp_store_path) as store:
+        connection = store._shared.driver.engine.connection()
+        assert connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1)

@@ -329,3 +329,22 @@ def test_each_statement_is_executed(tmp_path, fresh_postgres_url, monkeypatch):
         asyncio.run(_live(PersistenceConfig(url, pool_size=2), {"now": 1_700_000_000_000_000}))
     for dialect in DIALECTS:
         assert sorted(set(NAMES) - executed[dialect]) == [], f"never executed on {dialect}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "index"),
+    [
+        ({"user_id"}, "conversations_by_user"),
+        ({"agent_id"}, "conversations_by_agent"),
+        (set(), "conversations_by_recency"),
+    ],
+)
+def test_a_page_by_recency_is_read_from_its_index_in_order(sqlite, postgres, flags, index):
+    """The most asked question of all: no sort and no look at conversations that are not on the page."""
+    asked = frozenset({*flags, "last_message_at", "descending"})
+    plan = str(_sqlite_plan(sqlite, _texts(book("sqlite")["conversations.page"], asked)))
+    assert index in plan
+    assert "TEMP B-TREE" not in plan
+    plan = str(_postgres_plan(postgres, _texts(book("postgres")["conversations.page"], asked)))
+    assert index in plan
+    assert "'Sort'" not in plan

@@ -427,6 +427,24 @@ async def test_an_id_that_is_taken_changes_nothing(opener: Opener) -> None:
 # -- seq ---------------------------------------------------------------------------------------------------------------
 
 
+async def test_messages_added_at_once_are_answered_as_they_are_stored(opener: Opener) -> None:
+    """Adds that wait together become one statement for all; each is told its own message, in several conversations."""
+    async with opener() as store:
+        names = [(await said(store, "first")).id for _ in range(3)]
+        adding = [
+            (lambda name=names[n % 3], n=n: store.add_message(name, "user", f"{n}", token_usage={"input_tokens": n}))
+            if n % 4
+            else (
+                lambda name=names[n % 3], n=n: store.add_messages(name, [Draft("user", f"{n}.{k}") for k in range(3)])
+            )
+            for n in range(36)
+        ]
+        answers = await together(opener, *adding)
+        added = [message for answer in answers for message in (answer if isinstance(answer, list) else [answer])]
+        stored = [message for name in names for message in await store.get_messages(name, after=1, limit=1_000)]
+        assert sorted(added, key=lambda m: m.id) == sorted(stored, key=lambda m: m.id)
+
+
 async def test_concurrent_writers_leave_no_gap_in_seq(opener: Opener) -> None:
     async with opener() as one, opener() as two:
         made = await said(one, "first")
