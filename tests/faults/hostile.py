@@ -233,6 +233,8 @@ PARAMETERS: dict[str, Parameter] = {
     "get conversation_id": lambda s, x, n: [(x, one.id) for one in [s.get_conversation(x, True)] if one],
     "get message_id": lambda s, x, n: [(x, one.id) for one in [s.get_message(x)] if one],
     "get_messages conversation_id": lambda s, x, n: [(x, one.conversation_id) for one in s.get_messages(x)],
+    "get_messages before": lambda s, x, n: s.get_messages("open", before=x, limit=5),
+    "get_messages after": lambda s, x, n: s.get_messages("open", after=x, limit=5),
     "get_messages roles": lambda s, x, n: s.get_messages("open", roles=[x]),
     "context_window": lambda s, x, n: s.context_window(x, 100),
     "fork new_id": _fork,
