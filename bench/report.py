@@ -36,6 +36,8 @@ def goal(check: Check) -> str:
     """The goal in words, "" without one."""
     if check.goal is None:
         return ""
+    if check.goal == 0:
+        return "none"
     sign = {"at most": "<=", "at least": ">=", "below": "<"}[check.sense]
     every = ", every round" if check.every_round else ""
     return f"{sign} {number(check.goal, check.unit)}{every}"

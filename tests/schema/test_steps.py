@@ -357,3 +357,19 @@ def test_nothing_of_a_store_remains_beside_its_file(tmp_path):
     with perdure.sync.open(tmp_path / "one.db") as store:
         store.create_conversation("agent", "ann")
     assert [file.name for file in tmp_path.iterdir()] == ["one.db"]
+
+
+def test_verify_names_a_missing_column(tmp_store_path):
+    with perdure.sync.open(tmp_store_path) as store:
+        store.execute("alter table message_versions drop column actor")
+        assert store.verify() == ["column actor of message_versions is missing"]
+
+
+def test_verify_names_a_missing_column_and_a_missing_policy(fresh_postgres_url):
+    with perdure.sync.open(fresh_postgres_url) as store:
+        store.execute("alter table message_versions drop column actor")
+        store.execute("drop policy tenant_rows on forks")
+        assert store.verify() == [
+            "column actor of message_versions is missing",
+            "table forks has no policy for tenants",
+        ]

@@ -81,6 +81,23 @@ def missing_steps(dialect: Dialect, applied: list[tuple[int, str]]) -> tuple[Ste
     return known[len(applied) :]
 
 
+def columns(script: str) -> set[tuple[str, str]]:
+    """The (table, column) of every column that a schema's text makes."""
+    found: set[tuple[str, str]] = set()
+    for table, body in re.findall(r"^create table (\w+) \(.*?$\n(.*?)^\)", script, re.MULTILINE | re.DOTALL):
+        names = re.findall(r"^  (\w+) ", body, re.MULTILINE)
+        found |= {(table, name) for name in names if name not in {"primary", "foreign"}}
+    return found
+
+
+def missing_columns(script: str, found: set[tuple[str, str]]) -> list[str]:
+    """In words, the columns of a schema's text that tables which are there do not have."""
+    tables = {table for table, _ in found}
+    return [
+        f"column {name} of {table} is missing" for table, name in sorted(columns(script) - found) if table in tables
+    ]
+
+
 def objects(script: str) -> list[tuple[str, str]]:
     """The (kind, name) of every table and index that a schema's text makes."""
     found = re.findall(r"^create (?:unique )?(table|index) (\w+)", script, re.MULTILINE)

@@ -10,6 +10,7 @@ changed nothing and the recipe is run again on another one; one that breaks whil
 """
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from perdure.drivers.postgres.errors import RETRY, is_broken, translate
 from perdure.drivers.postgres.statements import Connection, Statements, prepare_connection, settings, trusted
 from perdure.grammar import Op, Scope, StartOver
 from perdure.kit import aio as kit
-from perdure.schema.plan import missing_steps, objects, schema_sql, steps
+from perdure.schema.plan import missing_columns, missing_steps, objects, schema_sql, steps
 from perdure.values.clock import system_clock
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Busy, Misused, OutcomeUnknown, SchemaBehind, Unavailable
@@ -154,6 +155,16 @@ class AsyncPostgres:
                 (self.config.schema,),
             )
             found = {(kind, name): secured for kind, name, secured in await cursor.fetchall()}
+            cursor = await connection.execute(
+                "select table_name, column_name from information_schema.columns where table_schema = %s",
+                (self.config.schema,),
+            )
+            held = {(table, name) for table, name in await cursor.fetchall()}
+            cursor = await connection.execute(
+                "select tablename from pg_policies where schemaname = %s and policyname = 'tenant_rows'",
+                (self.config.schema,),
+            )
+            guarded = {name for (name,) in await cursor.fetchall()}
         text = schema_sql("postgres")
         letters = {"table": "r", "index": "i"}
         problems = [f"{kind} {name} is missing" for kind, name in objects(text) if (letters[kind], name) not in found]
@@ -161,6 +172,12 @@ class AsyncPostgres:
             f"table {name} is not under forced row-level security"
             for kind, name in objects(text)
             if kind == "table" and f"alter table {name} force row" in text and found.get(("r", name)) is False
+        ]
+        problems += missing_columns(text, held)
+        problems += [
+            f"table {name} has no policy for tenants"
+            for name in re.findall(r"^create policy tenant_rows on (\w+)", text, re.MULTILINE)
+            if ("r", name) in found and name not in guarded
         ]
         problems += [f"step {step.number} ({step.name}) was not applied" for step in missing_steps("postgres", applied)]
         return problems

@@ -6,9 +6,11 @@ import apsw
 
 from perdure.drivers.sqlite.engine import SqliteEngine
 from perdure.drivers.sqlite.errors import translate
-from perdure.schema.plan import missing_steps, objects, schema_sql, steps
+from perdure.schema.plan import missing_columns, missing_steps, objects, schema_sql, steps
 from perdure.values.clock import system_clock
 from perdure.values.errors import SchemaBehind
+
+_COLUMNS = "select t.name, c.name from sqlite_schema t, pragma_table_xinfo(t.name) c where t.type = 'table'"
 
 
 def _applied(connection: apsw.Connection) -> list[tuple[int, str]] | None:
@@ -60,10 +62,12 @@ def verify(engine: SqliteEngine) -> list[str]:
     """What is missing from the file's schema, in words; it changes nothing."""
     with engine.writer_lock:
         connection = engine.connection()
-        rows = cast("list[Any]", connection.execute("select type, name, sql from sqlite_schema").fetchall())
-        found = {(str(kind), str(name)): str(sql or "") for kind, name, sql in rows}
+        rows = cast("list[Any]", connection.execute("select type, name from sqlite_schema").fetchall())
+        found = {(str(kind), str(name)) for kind, name in rows}
+        held = cast("list[Any]", connection.execute(_COLUMNS).fetchall())
         applied = _applied(connection) or []
     wanted = schema_sql("sqlite")
     problems = [f"{kind} {name} is missing" for kind, name in objects(wanted) if (kind, name) not in found]
+    problems += missing_columns(wanted, {(str(table), str(name)) for table, name in held})
     problems += [f"step {step.number} ({step.name}) was not applied" for step in missing_steps("sqlite", applied)]
     return problems

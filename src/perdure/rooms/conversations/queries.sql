@@ -421,10 +421,13 @@ where m.tenant = :tenant
 select c.id from conversations c
 left join (
   select m.conversation, count(*) as places, max(m.seq) as top, sum(case when m.state = 0 then 1 else 0 end) as living,
-    coalesce(sum(m.total_tokens), 0) as tokens
+    coalesce(sum(m.total_tokens), 0) as tokens, coalesce(sum(m.input_tokens), 0) as taken,
+    coalesce(sum(m.output_tokens), 0) as given, coalesce(sum(m.cost), 0) as spent
   from messages m where m.tenant = :tenant group by m.conversation) s on s.conversation = c.ord
 where c.tenant = :tenant and c.live = 1 and c.inherits = 0
   and (c.message_count <> coalesce(s.living, 0) or c.total_tokens <> coalesce(s.tokens, 0)
+    or c.input_tokens <> coalesce(s.taken, 0) or c.output_tokens <> coalesce(s.given, 0)
+    or c.cost <> coalesce(s.spent, 0)
     or c.next_seq - 1 <> coalesce(s.top, 0) or coalesce(s.places, 0) <> coalesce(s.top, 0))
 order by c.id
 limit 100;
