@@ -33,13 +33,13 @@ def growth(file: str, title: str, curves: list[Curve], limit: float) -> str:
         axis.set_title(name, fontsize=8.5, loc="left", color="#222222")
         axis.text(0.04, 0.9, f"n^{exponent:.2f}", transform=axis.transAxes, fontsize=8.5, color=color, va="top")
         axis.grid(visible=True, color="#dddddd", linewidth=0.5)
-        axis.tick_params(labelsize=7.5, which="both", length=2)
+        axis.tick_params(labelsize=7.5, which="both", length=2, labelbottom=True)
         axis.minorticks_off()
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     figure.text(
-        0.01, 0.008, "blue: at most log n    brown: linear in its scope by contract    red: grows faster than it may",
+        0.01, 0.008, "blue: at most log n; brown: linear in its scope by contract; red: grows faster than it may",
         fontsize=9, color="#444444",
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0.03, 1, 0.985))
