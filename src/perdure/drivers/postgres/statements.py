@@ -5,16 +5,15 @@ Questions that do not depend on each other share a round trip (pipeline); many r
 
 import logging
 import re
-from functools import cache, partial
-from typing import Any, LiteralString, NamedTuple, TypeVar, cast
+from functools import cache
+from typing import Any, LiteralString, TypeVar, cast
 
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.string import TextLoader
 
 from perdure.drivers.book import Statement, book
 from perdure.drivers.postgres.filters import render
-from perdure.grammar import Ask, Mode, Op, Params, Scope, Steps
-from perdure.kit import aio as kit
+from perdure.grammar import Ask, Mode, Op, Params, Scope
 from perdure.schema.plan import schema_sql
 from perdure.values.config import PersistenceConfig
 
@@ -60,21 +59,6 @@ def settings(config: PersistenceConfig) -> dict[str, str]:
     return wanted
 
 
-class Turn(NamedTuple):
-    """What a recipe came to: its next question, or, when it is over, its answer."""
-
-    value: Any
-    over: bool
-
-
-def advance(steps: Steps[Any], answer: Any) -> Turn:
-    """A recipe's next turn; ``StopIteration`` cannot leave a thread, so the end is a value."""
-    try:
-        return Turn(steps.send(answer), over=False)
-    except StopIteration as stop:
-        return Turn(stop.value, over=True)
-
-
 def trusted(text: str) -> LiteralString:
     """A statement of the book (or of the schema), for psycopg, which takes only text that no caller wrote."""
     return cast("LiteralString", text)
@@ -114,13 +98,7 @@ class Statements:
         answer: Any = None
         try:
             while True:
-                if op.traits.long:  # what it does between two questions may take a while: texts are analysed, say
-                    turn = await kit.off_loop(partial(advance, steps, answer))
-                    if turn.over:
-                        return turn.value
-                    ask = turn.value
-                else:
-                    ask = steps.send(answer)
+                ask = steps.send(answer)
                 answer = await self.answer(connection, ask, scope, begin)
                 begin = None
         except StopIteration as stop:
