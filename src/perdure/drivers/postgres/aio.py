@@ -138,9 +138,13 @@ class AsyncPostgres:
         return await cursor.fetchone() is not None
 
     async def _applied(self, connection: Connection) -> list[tuple[int, str]] | None:
-        known = await connection.execute("select to_regclass(%s)", (f"{self.config.schema}.perdure_steps",))
-        row = await known.fetchone()
-        if row is None or row[0] is None:
+        # Not to_regclass: it may answer from a cache of the session that another process's CREATE has not reached yet.
+        known = await connection.execute(
+            "select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where n.nspname = %s and c.relname = 'perdure_steps' and c.relkind = 'r'",
+            (self.config.schema,),
+        )
+        if await known.fetchone() is None:
             return None
         cursor = await connection.execute(trusted(f'select number, hash from "{self.config.schema}".perdure_steps'))
         return [(number, digest) for number, digest in await cursor.fetchall()]
