@@ -23,8 +23,9 @@ demo-postgres: $(STAMP)  ## The same on a real PostgreSQL, from pip
 test: $(STAMP)  ## The fast suite: four drivers, a real PostgreSQL
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full"
 
-test-full: $(STAMP)  ## Everything, with the long fault batteries
+test-full: $(STAMP)  ## Everything, with the long fault batteries and hosts' own tests (from the network)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(BIN)/python tests/hosts/langgraph_store.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

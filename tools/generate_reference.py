@@ -16,7 +16,7 @@ from typing import Any
 
 import perdure
 from perdure import _exports
-from perdure.services import opening
+from perdure.services import checkpoint_desk, opening
 from perdure.values import errors, limits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,17 @@ VERBS = {
     "Store": "Life, transactions, administration",
 }
 """The sections, by the class that has the verbs."""
+CHECKPOINTER = {
+    "SavingVerbs": "Save",
+    "ReadingVerbs": "Find, restore, replay",
+    "BranchVerbs": "Branch, tag, compare, merge",
+    "CareVerbs": "Retention, copies, trust, keys",
+    "CheckpointDesk": "Types, schemas, handles",
+    "Checkpointer": "Life",
+}
+"""The sections of `Checkpointer`, likewise."""
+CONSTANTS = {"MISSING": "No value: in a `MergeConflict` where a side has none, and as what `resolve` answers for none."}
+"""Public names that are no classes."""
 MADE_BY = {"Tracker": "async with store.track(conversation_id) as tracker"}
 """Classes that callers get from a verb and never make."""
 
@@ -233,6 +244,12 @@ def limit_table(module: ModuleType) -> str:
     return "\n".join(rows)
 
 
+def _sections(kind: type, titles: dict[str, str]) -> list[tuple[str, type]]:
+    """The classes that a class has its verbs from, each with its title, in the order of the titles."""
+    homes = {base.__name__: base for base in kind.__mro__}
+    return [(title, homes[name]) for name, title in titles.items()]
+
+
 def page() -> str:
     """The whole reference."""
     path = inspect.getsourcefile(opening)
@@ -249,9 +266,17 @@ def page() -> str:
             parts += [f"## {VERBS[kind.__name__]}\n", *entries]
         if kind.__name__ == "TrackingVerbs":
             parts += [value("Tracker"), *verbs(perdure.Tracker, "Tracker.")]
-    problems = {name for name in _exports.names() if issubclass(getattr(perdure, name), errors.PerdureError)}
+    parts += [
+        "## Checkpoints\n",
+        value("Checkpointer", checkpoint_desk.CheckpointDesk).replace("CheckpointDesk", "Checkpointer"),
+    ]
+    for title, kind in _sections(perdure.Checkpointer, CHECKPOINTER):
+        parts += [f"### {title}\n", *(entry.replace("### `", "#### `", 1) for entry in verbs(kind))]
+    kinds = {name: getattr(perdure, name) for name in _exports.names() if name not in CONSTANTS}
+    problems = {name for name, kind in kinds.items() if issubclass(kind, errors.PerdureError)}
     parts.append("## Values\n")
-    parts += [value(name) for name in _exports.names() if name not in {*problems, *stores, "Tracker"}]
+    parts += [value(name) for name in kinds if name not in {*problems, *stores, "Tracker", "Checkpointer"}]
+    parts += [f"### `{name}`\n\n{meaning}\n" for name, meaning in CONSTANTS.items()]
     parts += ["## Errors\n", markdown(errors.__doc__), "", error_table(), "", "## Limits\n", limit_table(limits)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).strip() + "\n"
 

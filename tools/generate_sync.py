@@ -20,8 +20,9 @@ RULES: list[tuple[str, str]] = [
     (r"\bawait ", ""),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bAsyncIterator\b", "Iterator"),
-    (r"\bAwaitable\[Any\]", "Any"),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r", Awaitable\b|\bAwaitable, ", ""),
+    (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\bfrom perdure\.kit import aio as kit\b", "from perdure.kit import blocking as kit"),
@@ -38,7 +39,7 @@ RULES: list[tuple[str, str]] = [
     (r"\bAsyncPostgres\b", "BlockingPostgres"),
     (r"\bAsyncGuest\b", "BlockingGuest"),
     (r"\bfrom perdure\.drivers\.postgres import versions\b", "from perdure.drivers.postgres import versions_blocking as versions"),
-    (r"\bperdure\.drivers\.postgres\.statements\b", "perdure.drivers.postgres.statements_blocking"),
+    (r"\bperdure\.drivers\.postgres\.(statements|listening)\b", r"perdure.drivers.postgres.\1_blocking"),
     (r"The PostgreSQL driver for asyncio", "The PostgreSQL driver for threads"),
     (r" Blocking twin: generated\.", ""),
 ]  # fmt: skip
@@ -48,6 +49,7 @@ DRIVERS = {
     "aio.py": "blocking.py",
     "versions.py": "versions_blocking.py",
     "guest.py": "guest_blocking.py",
+    "listening.py": "listening_blocking.py",
 }
 BY_HAND = {"__init__.py", "engines.py", "opening.py"}
 

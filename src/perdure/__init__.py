@@ -21,6 +21,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from perdure.rooms.changes.ops import Change as Change
+    from perdure.rooms.checkpoints.config import CheckpointConfig as CheckpointConfig
+    from perdure.rooms.checkpoints.diff import StateDiff as StateDiff
+    from perdure.rooms.checkpoints.merge import MISSING as MISSING
+    from perdure.rooms.checkpoints.merge import MergeConflict as MergeConflict
+    from perdure.rooms.checkpoints.merge import MergeReport as MergeReport
+    from perdure.rooms.checkpoints.strategy import CheckpointStrategy as CheckpointStrategy
+    from perdure.rooms.checkpoints.strategy import RecoveryPolicy as RecoveryPolicy
+    from perdure.rooms.checkpoints.values import Checkpoint as Checkpoint
+    from perdure.rooms.checkpoints.values import CheckpointBranch as CheckpointBranch
+    from perdure.rooms.checkpoints.values import CheckpointThread as CheckpointThread
+    from perdure.rooms.checkpoints.values import RetentionReport as RetentionReport
+    from perdure.rooms.checkpoints.values import VerifyReport as VerifyReport
     from perdure.rooms.chores.ops import ChoreState as ChoreState
     from perdure.rooms.conversations.content import FilePart as FilePart
     from perdure.rooms.conversations.content import OpaquePart as OpaquePart
@@ -41,6 +53,7 @@ if TYPE_CHECKING:
     from perdure.rooms.conversations.values import MessageVersion as MessageVersion
     from perdure.rooms.conversations.values import Page as Page
     from perdure.rooms.conversations.values import TokenReportRow as TokenReportRow
+    from perdure.services.checkpoints import Checkpointer as Checkpointer
     from perdure.services.opening import open as open
     from perdure.services.search import SearchHit as SearchHit
     from perdure.services.store import PostgresStore as PostgresStore

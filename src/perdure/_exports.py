@@ -5,6 +5,13 @@ from typing import Any
 
 VALUES = {
     "perdure.rooms.changes.ops": ("Change",),
+    "perdure.rooms.checkpoints.config": ("CheckpointConfig",),
+    "perdure.rooms.checkpoints.diff": ("StateDiff",),
+    "perdure.rooms.checkpoints.merge": ("MISSING", "MergeConflict", "MergeReport"),
+    "perdure.rooms.checkpoints.strategy": ("CheckpointStrategy", "RecoveryPolicy"),
+    "perdure.rooms.checkpoints.values": (
+        "Checkpoint", "CheckpointBranch", "CheckpointThread", "RetentionReport", "VerifyReport",
+    ),
     "perdure.rooms.chores.ops": ("ChoreState",),
     "perdure.rooms.conversations.content": (
         "FilePart", "OpaquePart", "ReasoningPart", "TextPart", "ToolCallPart", "ToolResultPart",
@@ -25,6 +32,7 @@ VALUES = {
 """Names that are the same in both packages, by module."""
 
 SERVICES = {
+    "checkpoints": ("Checkpointer",),
     "search": ("SearchHit",),
     "store": ("PostgresStore", "SQLiteStore", "Store"),
     "tracking": ("Tracker",),

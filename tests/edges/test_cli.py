@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -12,10 +11,12 @@ from typing import Any
 
 import pytest
 import typer
+from cli_tools import answer, call, process, terminal, without_escapes
 from typer.testing import CliRunner
 
 import perdure.sync
 from perdure.cli.main import app
+from perdure.schema.plan import steps
 
 ESCAPE = "\x1b"
 
@@ -46,51 +47,6 @@ def store_url(tmp_path: Path) -> str:
         store.create_conversation("coder", "bob", {"title": "Flaky test"}, id="bug")
         store.add_message("bug", "user", "Why does the build fail?")
     return url
-
-
-def call(*words: str, env: dict[str, str] | None = None) -> Any:
-    """The result of a command that runs in this process."""
-    return CliRunner().invoke(app, words, env=env, catch_exceptions=False)
-
-
-def answer(*words: str, code: int = 0) -> Any:
-    """The JSON document of a command."""
-    result = call(*words, "--json")
-    assert result.exit_code == code, result.stderr
-    return json.loads(result.stdout)
-
-
-def process(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    """The outcome of a command in a process of its own, with pipes."""
-    command = [sys.executable, "-m", "perdure.cli.main", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120, check=False)
-
-
-def terminal(*words: str, columns: int = 80, typed: str = "", code: int = 0, **env: str) -> str:
-    """What a command writes to a terminal of that width, on which that is typed."""
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "perdure.cli.main", *words]
-    child = subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, env=os.environ | {"COLUMNS": str(columns)} | env
-    )
-    os.close(follower)
-    os.write(leader, typed.encode())
-    pieces: list[bytes] = []
-    while True:
-        try:
-            piece = os.read(leader, 65_536)
-        except OSError:  # Linux's way to say that the other end is closed
-            break
-        if not piece:
-            break
-        pieces.append(piece)
-    os.close(leader)
-    assert child.wait(timeout=60) == code
-    return b"".join(pieces).decode().replace("\r\n", "\n")
-
-
-def without_escapes(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
 # -- the command itself -------------------------------------------------------------------------------------------------
@@ -286,7 +242,11 @@ def test_a_reader_that_leaves_early_causes_no_traceback(store_url: str):
 
 
 def test_init_makes_a_store_once():
-    assert answer("init") == {"store": "sqlite:///perdure.db", "outcome": "made", "schema_version": 1}
+    assert answer("init") == {
+        "store": "sqlite:///perdure.db",
+        "outcome": "made",
+        "schema_version": len(steps("sqlite")),
+    }
     assert answer("init")["outcome"] == "ready already"
     assert answer("stats")["stats"]["conversations"] == 0
 
@@ -611,6 +571,23 @@ def test_chores_run_what_is_due(store_url: str):
     assert "text_index" in answer("chores")["ran"]
     assert answer("chores") == {"ran": []}
     assert call("chores").stdout == "Nothing is due.\n"
+
+
+def test_chores_run_for_every_tenant(store_url: str):
+    """Or for the one that is named; what is overdue shows in the counts and makes the doctor say so."""
+    with perdure.sync.open(store_url) as store:
+        store.run_chores()
+        for number in range(4):
+            store.for_tenant(f"t{number}").create_conversation("agent", "ann")
+    assert answer("--tenant", "t3", "chores") == {"ran": ["idempotency", "text_index"]}
+    assert call("chores").stdout == "Done: idempotency (3 tenants), text_index (3 tenants).\n"
+    with perdure.sync.open(store_url) as store:
+        store.execute("update chores set due_at = 1, outcome = 'failed: test' where name = 't1/text_index'")
+    assert "1 chore; perdure doctor names them" in call("stats").stdout
+    assert answer("stats", "--tenant", "t2")["stats"]["overdue_chores"] == 0
+    told = " ".join(call("doctor").stdout.split())
+    assert "chore t1/text_index is overdue since 1970" in told
+    assert "1 failed, 10 ok, t1/text_index failed: test" in told
 
 
 def test_bench_gives_ratios(store_url: str):

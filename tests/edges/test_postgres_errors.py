@@ -19,6 +19,8 @@ from perdure.testing.drivers import Opener
 from perdure.testing.suite.apart import started, until
 from perdure.values.errors import Disconnected, OutcomeUnknown, Unavailable
 
+COMMIT = b"commit\0"
+"""The statement itself: announcements name a setting with this word in it."""
 BOTH = pytest.mark.parametrize("driver", ["postgres", "postgres-blocking"])
 
 
@@ -164,7 +166,7 @@ async def test_reading_survives_a_broken_connection(opener, proxy):
     """Also one that breaks when the snapshot is given back."""
     async with opener(prepare_threshold=None) as store:
         await store.create_conversation("agent", "ann", id="c")
-        for word in (b"from conversations", b"commit"):
+        for word in (b"from conversations", COMMIT):
             proxy.cut(word)
             assert (await store.get_conversation("c")).id == "c"
             assert proxy.cuts == 1
@@ -201,7 +203,7 @@ async def test_a_connection_that_breaks_during_the_commit_leaves_the_outcome_unk
             ("fork_conversation", ("c", 1, "e"), {}),
         ]
         for verb, arguments, options in calls:
-            proxy.cut(b"commit", after=after)
+            proxy.cut(COMMIT, after=after)
             with pytest.raises(OutcomeUnknown) as unknown:
                 await getattr(store, verb)(*arguments, **options, idempotency_key="k")
             assert "idempotency_key" in unknown.value.hint
@@ -218,7 +220,7 @@ async def test_without_a_key_the_change_is_wholly_there_or_wholly_absent(opener,
     """Nothing is tried again by itself, or it might be there twice."""
     async with opener(prepare_threshold=None) as store:
         await store.create_conversation("agent", "ann", id="c")
-        proxy.cut(b"commit", after=after)
+        proxy.cut(COMMIT, after=after)
         with pytest.raises(OutcomeUnknown):
             await store.add_messages("c", [{"role": "user", "content": f"{n}"} for n in range(3)])
         assert proxy.cuts == 1
@@ -231,12 +233,12 @@ async def test_a_block_that_breaks_during_its_commit_says_so(opener, direct, pro
     """A transaction of several verbs like any other; so does an administrator's statement."""
     async with opener(prepare_threshold=None) as store:
         await store.create_conversation("agent", "ann", id="c")
-        proxy.cut(b"commit", after=after)
+        proxy.cut(COMMIT, after=after)
         with pytest.raises(OutcomeUnknown):
             async with store.transaction() as t:
                 await t.add_message("c", "user", "one")
                 await t.add_message("c", "user", "two")
-        proxy.cut(b"commit", after=after)
+        proxy.cut(COMMIT, after=after)
         with pytest.raises(OutcomeUnknown):
             await store.execute("update conversations set agent_id = 'changed'")
         async with direct() as other:
@@ -254,7 +256,7 @@ async def test_calls_that_share_a_commit_share_its_unknown_outcome(opener, direc
     """Each caller is told, and each change is there or absent as the commit was."""
     async with opener(prepare_threshold=None) as store:
         await store.create_conversation("agent", "ann", id="c")
-        proxy.cut(b"commit", times=1_000, after=after)
+        proxy.cut(COMMIT, times=1_000, after=after)
         calls = [store.add_message("c", "user", f"{n}") for n in range(12)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(answer) for answer in answers} == {OutcomeUnknown}

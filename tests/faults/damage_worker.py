@@ -19,11 +19,24 @@ CASE_SECONDS = 20
 Question = tuple[str, Callable[[Any], Any]]
 
 
+OLDER = 8
+"""Conversations in the copy taken of a closed image before the rest was added and some of these were changed."""
+
+
 def build(folder: Path, *, leave_log: bool) -> None:
     """Makes ``store.db``; with ``leave_log`` the process must be killed after this, so that its log stays behind."""
     store = perdure.sync.Store(f"sqlite:///{folder}/store.db")
     store.initialize()
-    for number in range(CONVERSATIONS):
+    for number in range(OLDER):
+        _fill(store, number)
+    if not leave_log:
+        store.upkeep()
+        folder.with_name(f"{folder.name}-older.db").write_bytes((folder / "store.db").read_bytes())
+        for number in range(OLDER):
+            store.add_message(f"c{number}", "user", "the buoy is back")
+            store.edit_message(f"m{number}-9", f"lantern {number} was lit again")
+            store.delete_message(f"m{number}-11")
+    for number in range(OLDER, CONVERSATIONS):
         _fill(store, number)
     store.absorb_text()
     if leave_log:
@@ -131,6 +144,9 @@ def damage(files: dict[str, bytearray], case: dict[str, Any]) -> None:
             kept = data[start : start + size]
             data[start : start + size] = data[other : other + size]
             data[other : other + size] = kept
+        case "from":  # the same place in another file
+            start = case["page"] * size
+            data[start : start + size] = Path(case["source"]).read_bytes()[start : start + size]
         case _:
             raise AssertionError(case)
 

@@ -22,15 +22,20 @@ from perdure.testing.drivers import Opener
 ROUNDS, ROUNDS_FULL = 12, int(os.environ.get("PERDURE_REPLIES", "500"))
 DRAFTS = [{"role": "user", "content": f"part {number}"} for number in range(3)]
 LONG = [{"role": "user", "content": f"part {number}"} for number in range(12)]
+RESPONSES = [{"type": "message", **draft} for draft in DRAFTS]
 VERBS: dict[str, Callable[[Any, str], Any]] = {
     "create_conversation": lambda s, key: s.create_conversation("agent", key, {"tags": ["t"]}, idempotency_key=key),
     "fork_conversation": lambda s, key: s.fork_conversation("source", 2, idempotency_key=key),
     "add_message": lambda s, key: s.add_message("source", "user", f"said {key}", idempotency_key=key),
     "add_messages": lambda s, key: s.add_messages("source", DRAFTS, idempotency_key=key),
     "add_messages, many": lambda s, key: s.add_messages("source", LONG, idempotency_key=key),
+    "import_openai": lambda s, key: s.import_openai("source", LONG, idempotency_key=key),
+    "import_openai_responses": lambda s, key: s.import_openai_responses("source", RESPONSES, idempotency_key=key),
+    "import_anthropic": lambda s, key: s.import_anthropic("source", DRAFTS, "Be brief.", idempotency_key=key),
 }
 CREATES = {"create_conversation": (1, 0), "fork_conversation": (1, 0), "add_message": (0, 1), "add_messages": (0, 3),
-           "add_messages, many": (0, 12)}  # fmt: skip
+           "add_messages, many": (0, 12), "import_openai": (0, 12), "import_openai_responses": (0, 3),
+           "import_anthropic": (0, 4)}  # fmt: skip
 """Conversations and messages that one effect of each verb adds."""
 
 

@@ -555,10 +555,10 @@ def test_the_feed_asks_from_its_cursor_on():
     assert play(changes.latest(), ("changes.latest", (7, 3)))[0] == "3.7"
 
 
-def test_a_lease_is_planned_and_then_taken_or_not():
-    """By the number of rows that were touched."""
-    for touched in (0, 1):
-        taken, asked = play(chores.lease("x", "me", NOW, 5), ("chores.plan", 0), ("chores.lease", touched))
-        assert taken is bool(touched)
-        assert asked[1].params["lease_until"] == NOW + 5_000_000
-    assert play(chores.finish("x", "me", NOW, NOW + 1, "ok"), ("chores.finish", 0))[0] is False
+def test_a_lease_is_taken_or_not():
+    """It tells when the tenant last had news; 0 is a time like any other."""
+    for row, news_at in ((None, None), ((0,), 0), ((7,), 7)):
+        taken, asked = play(chores.lease("x", "me", NOW), ("chores.lease", row))
+        assert taken == news_at
+        assert asked[0].params["lease_until"] == NOW + 300_000_000
+    assert play(chores.finish("x", "me", 0, NOW, NOW + 1, "ok"), ("chores.finish", 0))[0] is False

@@ -14,13 +14,23 @@ import perdure
 from perdure.drivers.book import Statement, book
 from perdure.drivers.postgres.filters import render as render_postgres
 from perdure.drivers.sqlite.filters import render as render_sqlite
+from perdure.rooms.checkpoints import codec, tree
+from perdure.rooms.checkpoints.frames import TaskWrite
+from perdure.rooms.items.values import Near, Vector
+from perdure.rooms.items.vectors import pack
 from perdure.schema.plan import schema_sql
+from perdure.services.checkpoint_frames import FrameCheckpoints
+from perdure.services.items import ItemStore
 from perdure.values import filters
 from perdure.values.config import PersistenceConfig
 
 SOURCE = Path(perdure.__file__).parent
 DIALECTS = ("sqlite", "postgres")
-BIG = re.compile(r"messages|conversations|changes|text_documents|text_postings|text_terms|message_versions")
+BIG = re.compile(
+    r"messages|conversations|changes|text_documents|text_postings|text_terms|message_versions|items|item_vectors"
+    r"|checkpoints|checkpoint_threads|checkpoint_tags|checkpoint_items|checkpoint_segments|checkpoint_runs"
+    r"|checkpoint_writes"
+)
 NAMES = sorted({*book("sqlite"), *book("postgres")})
 
 _ORDERS = ("last_message_at", "created_at", "message_count", "cost")
@@ -47,6 +57,25 @@ insert into text_postings (tenant, term, scope, doc)
   select 'default', 't' || n % 700, 1 + n % 50, n from generate_series(1, 10000) n;
 insert into text_terms (tenant, scope, term, documents)
   select 'default', n % 51, 't' || n / 51, 1 from generate_series(0, 19999) n;
+insert into items (tenant, namespace, key, value, created_at, updated_at, expires_at)
+  select 'default', 'n' || n % 500, 'k' || n, '{}', n, n, case n % 9 when 0 then n end from generate_series(1, 9999) n;
+insert into item_vectors (tenant, item, space, path, vector)
+  select 'default', n, 's', '$', '\\x00' from generate_series(1, 9999) n;
+insert into checkpoint_threads
+  (tenant, id, space, version, domain, next_position, next_log, in_order, created_at, updated_at, mac)
+  select 'default', 't' || n, '', 1, 'plain', 9, 9, 1, n, n, '' from generate_series(1, 2000) n;
+insert into checkpoints (tenant, thread, position, id, branch, status, run_id, size, created_at, mac)
+  select 'default', 1 + n % 2000, n / 2000, 'p' || n, 0, 0, 'r' || n % 900, 9, n, '' from generate_series(0, 9999) n;
+insert into checkpoint_tags (tenant, thread, tag, position)
+  select 'default', 1 + n % 2000, 'g' || n % 7, n / 2000 from generate_series(0, 9999) n;
+insert into checkpoint_items (tenant, thread, log, ordinal, payload)
+  select 'default', 1 + n % 2000, 0, n / 2000, '' from generate_series(0, 9999) n;
+insert into checkpoint_segments (tenant, domain, hash, payload)
+  select 'default', 'plain', decode(md5(n::text), 'hex'), '' from generate_series(1, 9999) n;
+insert into checkpoint_runs (tenant, thread, log, low, high, segment, mac)
+  select 'default', 1 + n % 2000, 0, n / 2000 * 64, n / 2000 * 64 + 64, n, '' from generate_series(1, 9999) n;
+insert into checkpoint_writes (tenant, thread, checkpoint, task_id, idx, task_path, payload)
+  select 'default', 1 + n % 2000, 'p' || n, 'k', 0, '', '' from generate_series(0, 9999) n;
 analyze
 """
 """Enough rows for the planner to see that a tenant is no choice."""
@@ -70,7 +99,9 @@ def _combinations(statement):
         return [frozenset({*group, *extra}) for group in groups for extra in (extras[0], *extras[1:6], extras[-1])]
     if name == "conversations.messages":
         return [frozenset({way, *roles}) for way in ("ascending", "descending") for roles in ((), ("roles",))]
-    assert len(flags) <= 4, f"{name} has many flags: say here which go together"
+    if name == "checkpoints.put_write":
+        return [frozenset({way}) for way in ("keep", "replace")]
+    assert len(flags) <= 5, f"{name} has many flags: say here which go together"
     return _subsets(flags)
 
 
@@ -79,10 +110,11 @@ def _texts(statement, flags):
     text = statement.variant(flags).text
     if "{where}" in text:
         tree = filters.parse({"a": {"$gt": 1}, "b": {"$in": ["x", "y"]}}, {}, "f")
+        place = "i.value" if statement.name.startswith("items.") else "(c.metadata -> 'context')"
         if statement.dialect == "sqlite":
-            fragment, _ = render_sqlite(tree, {}, "(c.metadata -> 'context')", "w")
+            fragment, _ = render_sqlite(tree, {}, place, "w")
         else:
-            fragment, _ = render_postgres(tree, {}, "cast((c.metadata -> 'context') as jsonb)", "w")
+            fragment, _ = render_postgres(tree, {}, f"cast({place} as jsonb)", "w")
         text = text.replace("{where}", fragment)
     return text
 
@@ -268,6 +300,70 @@ def test_less_than_a_third_of_the_statements_differ_between_engines(capsys):
 # -- what the suite executes -------------------------------------------------------------------------------------------------
 
 
+async def _items(store, clock):
+    """The part of the scenario that keeps documents under namespaces."""
+    items = ItemStore(store)
+    vector = Vector("$", pack([1.0, 2.0], 2, "vector"))
+    await items.put(("a", "b"), "k", {"x": 1}, minutes=1, space="s", vectors=[vector])
+    await items.get(("a", "b"), "k")
+    await items.search(("a",), filter={"x": 1})
+    await items.search(("a",), filter={"x": {"$lt": float("inf")}})
+    await items.search(("a",), near=Near("s", vector.data))
+    await items.namespaces()
+    await items.delete(("a", "b"), "other")
+    clock["now"] += 60_000_000
+    assert await items.sweep() == 1
+
+
+async def _checkpoints(store):
+    """The part of the scenario that saves states: on branches, under runs, sealed with a key that is changed."""
+    c = perdure.Checkpointer(store, perdure.CheckpointConfig(max_checkpoints_per_thread=1, keep_minimum=0))
+    states = [{"list": [f"{n} {at}" for at in range(70)], "text": "x" * 50 + str(n)} for n in range(8)]
+    ids = [await c.save("t", state, tags=["a"], run_id="r1" if n > 5 else None) for n, state in enumerate(states)]
+    await c.create_branch(ids[7], "side")
+    await c.save("t", {"n": 1}, branch="side", idempotency_key="k", run_id="r2")
+    await c.save("t", {"n": 1}, branch="side", idempotency_key="k", run_id="r2")
+    await c.latest_state("t")
+    await c.find_checkpoint("t", ["a"])
+    await c.restore_at("t", "2100-01-01")
+    await c.list_threads()
+    assert len([one async for one in perdure.Checkpointer(store).replay("t")]) == 8
+    assert (await c.merge("t", "main", "side", resolve="ours")).base_id == ids[7]
+    assert await c.delete_for_runs(["r2"]) == 1
+    for checkpoint_id in ids:
+        await c.untag(checkpoint_id, "a")
+    await c.tag(ids[0], "b")
+    await c.copy_thread("t", "u")
+    assert (await c.apply_retention("t"))[0].removed
+    await c.import_thread(await c.export_thread("t"), "v")
+    await c.delete_thread("t")
+    assert (await c.verify()).problems == ()
+    sealed = perdure.Checkpointer(store, perdure.CheckpointConfig(encryption_key=b"1" * 32))
+    await sealed.save("u", {"n": 1})
+    await sealed.rotate_keys(b"2" * 32)
+    assert (await sealed.verify()).problems == ()
+
+
+async def _frames(store):
+    """The part of the scenario that keeps the checkpoints of a framework."""
+    frames = FrameCheckpoints(store)
+    parts = tree.take_apart({"a": "x" * 40}, codec.Registry())
+    write = TaskWrite("task", 0, "", b"payload")
+    for number, namespace in enumerate(("", "", "", "inner")):
+        parent = f"c{number - 1}" if number else None
+        await frames.put("f", namespace, f"c{number}", parent, {}, lambda _: (parts, []), "run")
+        await frames.put_writes("f", namespace, f"c{number}", [write], replace=number % 2 == 0)
+    await frames.put("f", "", "c1", "c0", {}, lambda _: (parts, []), "run")
+    assert (await frames.get("f", "", "c1")).writes == (write,)
+    found = [one.found.row.id async for one in frames.list(None, None, None, lambda *_: True, None)]
+    assert sorted(found) == ["c0", "c1", "c2", "c3"]
+    await frames.ancestors("f", "", "c2", ["a"])
+    await frames.copy_thread("f", "g")
+    await frames.keep_newest("g", lambda *_: set())
+    await frames.delete_for_runs(["run"], lambda *_: set())
+    await frames.delete_thread("g")
+
+
 async def _live(config, clock):
     """A scenario that comes by every statement."""
     async with perdure.Store(config, clock=lambda: clock["now"]) as store:
@@ -310,6 +406,9 @@ async def _live(config, clock):
         await store.trail("conversation", "c")
         await store.rebuild_text()
         await store.stats()
+        await _items(store, clock)
+        await _checkpoints(store)
+        await _frames(store)
         clock["now"] += 90_000 * 1_000_000
         await store.run_chores()
         await store.doctor()

@@ -103,4 +103,6 @@ def _facts(counts: dict[str, Any]) -> list[tuple[str, str]]:
         pairs.append(("tenant", counts["tenant"]))
     if counts["tracking_failures"]:
         pairs.append(("tracking", plural(counts["tracking_failures"], "failure")))
+    if counts["overdue_chores"]:
+        pairs.append(("overdue", f"{plural(counts['overdue_chores'], 'chore')}; perdure doctor names them"))
     return pairs

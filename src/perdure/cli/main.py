@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from perdure.cli import accounts, bench, conversations, find, removal, transfer, upkeep
+from perdure.cli import accounts, bench, checkpoints, conversations, find, removal, transfer, upkeep
 from perdure.cli.common import Common, Debug, Json, Tenant, Url, write_error
 from perdure.cli.demo import command as demo
 from perdure.values.errors import Invalid
@@ -85,7 +85,7 @@ def root(
     ctx.obj = Common(url, tenant, json, debug)
 
 
-for part in (demo, upkeep, transfer, conversations, find, accounts, removal, bench):
+for part in (demo, upkeep, transfer, conversations, checkpoints, find, accounts, removal, bench):
     part.add_to(app)
 
 

@@ -1,6 +1,7 @@
 """``perdure init``, ``schema``, ``doctor`` and ``chores``: making a store and keeping it well."""
 
 import sys
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 import typer
@@ -124,12 +125,22 @@ def _report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         *((name.replace("_", " "), _word(report[name])) for name in settings),
     ]
     if report["chores"]:
-        pairs.append(("chores", ", ".join(f"{name} {outcome}" for name, outcome in report["chores"].items())))
+        pairs.append(("chores", _outcomes(report["chores"])))
     if report.get("repaired"):
         pairs.append(("repaired", ", ".join(report["repaired"])))
     return pairs
 
 
+def _outcomes(chores: dict[str, str]) -> str:
+    """How the chores went: each by name, or of many how many went how, and the names of some that failed."""
+    if len(chores) <= _NAMED:
+        return ", ".join(f"{name} {outcome}" for name, outcome in chores.items())
+    counts = Counter("failed" if outcome.startswith("failed") else outcome for outcome in chores.values())
+    failed = [f"{name} {outcome}" for name, outcome in chores.items() if outcome.startswith("failed")]
+    return ", ".join([f"{number} {outcome}" for outcome, number in sorted(counts.items())] + failed[:_NAMED])
+
+
+_NAMED = 6
 _SETTINGS = ("page_checksums", "journal_mode", "synchronous", "foreign_keys", "synchronous_commit", "max_connections")
 
 
@@ -148,15 +159,21 @@ def advice_of(report: dict[str, Any]) -> list[str]:
 
 
 def chores(call: Call) -> None:
-    """Do the housekeeping that is due.
+    """Do the housekeeping that is due, of every tenant.
 
-    What another process is doing already is left to it.
+    What another process is doing already is left to it; with --tenant it is that tenant's only.
     """
     with call.store() as store, Activity(call.screen, "Housekeeping"):
         done = store.run_chores()
     if call.screen.json:
         call.screen.document({"ran": done})
     elif done:
-        call.screen.say(f"Done: {', '.join(done)}.")
+        call.screen.say(f"Done: {summary_of(done)}.")
     else:
         call.screen.say("Nothing is due.")
+
+
+def summary_of(done: list[str]) -> str:
+    """Which chores were done, and for how many tenants where that is more than one."""
+    counts = Counter(name.rpartition("/")[2] for name in done)
+    return ", ".join(name if number == 1 else f"{name} ({number} tenants)" for name, number in sorted(counts.items()))

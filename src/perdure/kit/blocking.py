@@ -19,18 +19,34 @@ def nap(longest: float) -> None:
     time.sleep(random.uniform(0, longest))
 
 
-def cancellations() -> int:
-    """Always 0: threads are not cancelled."""
-    return 0
-
-
-def heed(cancellations_before: int) -> None:
-    """Nothing: threads are not cancelled."""
-
-
 def off_loop(work: Callable[[], T]) -> T:
     """The result of blocking work."""
     return work()
+
+
+class Errand:
+    """Work that is not cancelled in the middle: threads never are."""
+
+    stopping = False
+
+    def run(self, work: Callable[[], T]) -> T:
+        """The result of the work."""
+        return work()
+
+    def begin(self, interrupt: Callable[[], None], cut: Callable[[], None]) -> None:
+        """Nothing: threads are not cancelled."""
+
+    def heed(self) -> None:
+        """Nothing: threads are not cancelled."""
+
+    def expose(self) -> None:
+        """Nothing: threads are not cancelled."""
+
+    def settle(self) -> None:
+        """Nothing: threads are not cancelled."""
+
+    def let_go(self) -> None:
+        """Nothing: threads are not cancelled."""
 
 
 class Background:
@@ -42,8 +58,9 @@ class Background:
 
     def start(self, work: Callable[[], None]) -> None:
         """Begins the work."""
-        self._thread = threading.Thread(target=work, name="perdure-background", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=work, name="perdure-background", daemon=True)
+        thread.start()
+        self._thread = thread
 
     @property
     def running(self) -> bool:
@@ -59,3 +76,34 @@ class Background:
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+
+class Bell:
+    """Rings for all who wait. Each ring gives it another ``mark``, so one between a look and the wait is not lost."""
+
+    def __init__(self) -> None:
+        self.mark = object()
+        self._closed = False
+        self._waiting = 0
+        self._rung = threading.Condition()
+
+    def ring(self) -> None:
+        """Wakes all who wait; from any thread."""
+        self.mark = object()
+        if self._waiting:
+            with self._rung:
+                self._rung.notify_all()
+
+    def close(self) -> None:
+        """Wakes all who wait; nobody waits any more."""
+        self._closed = True
+        self.ring()
+
+    def wait(self, mark: object, seconds: float) -> None:
+        """Returns when it has rung since it had this mark, at the latest after so many seconds."""
+        with self._rung:
+            self._waiting += 1  # first, so that a ring from another thread meanwhile is not missed
+            try:
+                self._rung.wait_for(lambda: self.mark is not mark or self._closed, seconds)
+            finally:
+                self._waiting -= 1

@@ -14,13 +14,15 @@ create table perdure_settings (           -- facts of the store itself, such as 
 );
 
 create table chores (                     -- housekeeping: one runner at a time, by lease
-  name text collate "C" primary key,
+  name text collate "C" primary key,      -- tenant/chore
   owner text collate "C",
   lease_until bigint not null default 0,
   due_at bigint not null,
   ran_at bigint,
-  outcome text collate "C"
+  outcome text collate "C",
+  news_at bigint not null                 -- when the tenant last said that it had been written to
 );
+create index chores_by_due on chores (due_at, name);
 
 -- Who changed what and when: the audit trail and the change feed are one table. Never deleted from at its end.
 create sequence changes_position;
@@ -212,6 +214,149 @@ create table text_totals (
   primary key (tenant, scope)
 );
 
+-- Checkpoints: a state is kept as what changed in it. See docs/architecture.md.
+create table checkpoint_threads (
+  ord bigint generated always as identity primary key,
+  tenant text collate "C" not null,
+  id text collate "C" not null,
+  space text collate "C" not null,                    -- '' or the framework (and its namespace) whose checkpoints these are
+  version bigint not null,               -- grows with each change of the thread: what a process holds of it is checked by this
+  domain text collate "C" not null,                   -- the key domain that its rows are sealed in
+  next_position bigint not null,         -- checkpoints of a thread are numbered; a number is never used again
+  next_log bigint not null,              -- log 0 holds what each checkpoint is made of, log 1 single values, others list items
+  head bigint,                           -- the newest checkpoint of the branch `main`
+  in_order bigint not null,              -- 0: an id is not greater than all before it
+  pruned bytea,                            -- sealed: the positions that retention took, and the number of branches
+  created_at bigint not null,
+  updated_at bigint not null,
+  mac bytea not null
+);
+create unique index checkpoint_threads_by_id on checkpoint_threads (tenant, id, space);
+
+create table checkpoint_branches (
+  tenant text collate "C" not null,
+  thread bigint not null,
+  number bigint not null,                -- 0 is `main`, which has no row
+  name text collate "C" not null,
+  id text collate "C" not null,
+  head bigint not null,
+  fork_of bigint not null,               -- the position it began at
+  metadata text collate "C" not null,
+  created_at bigint not null,
+  mac bytea not null,
+  primary key (tenant, thread, number)
+);
+create unique index checkpoint_branches_by_name on checkpoint_branches (tenant, thread, name);
+
+create table checkpoints (
+  tenant text collate "C" not null,
+  thread bigint not null,
+  position bigint not null,
+  id text collate "C" not null,
+  parent bigint,                         -- the position it was made from
+  branch bigint not null,
+  status bigint not null,                -- 0 ok, 1 failed, 2 completed
+  run_id text collate "C",
+  size bigint not null,                  -- bytes that it added
+  created_at bigint not null,
+  mac bytea not null,                      -- over all of it, what it is made of, and its parent's mac
+  primary key (tenant, thread, position)
+);
+create unique index checkpoints_by_id on checkpoints (tenant, id, thread);
+create index checkpoints_by_run on checkpoints (tenant, run_id) where run_id is not null;
+
+create table checkpoint_tags (
+  tenant text collate "C" not null,
+  thread bigint not null,
+  tag text collate "C" not null,
+  position bigint not null,
+  primary key (tenant, thread, tag, position)
+);
+create index checkpoint_tags_by_position on checkpoint_tags (tenant, thread, position);
+
+-- The newest items of each log, one by one, until 64 of them are sealed together as a segment.
+create table checkpoint_items (
+  tenant text collate "C" not null,
+  thread bigint not null,
+  log bigint not null,
+  ordinal bigint not null,
+  payload bytea not null,
+  primary key (tenant, thread, log, ordinal)
+);
+
+-- Sealed items. Equal ones are kept once for each tenant and key domain; runs say which logs they are part of.
+create table checkpoint_segments (
+  ord bigint generated always as identity primary key,
+  tenant text collate "C" not null,
+  domain text collate "C" not null,
+  hash bytea not null,                     -- keyed: of what is inside
+  payload bytea not null
+);
+create unique index checkpoint_segments_by_hash on checkpoint_segments (tenant, domain, hash);
+
+create table checkpoint_runs (
+  tenant text collate "C" not null,
+  thread bigint not null,
+  log bigint not null,
+  low bigint not null,                   -- items low..high-1 of the log are this segment
+  high bigint not null,
+  segment bigint not null,
+  mac bytea not null,
+  primary key (tenant, thread, log, low)
+);
+create index checkpoint_runs_by_segment on checkpoint_runs (tenant, segment);
+
+-- What LangGraph's tasks wrote beside a checkpoint.
+create table checkpoint_writes (
+  tenant text collate "C" not null,
+  thread bigint not null,
+  checkpoint text collate "C" not null,               -- an id; the checkpoint itself may come later
+  task_id text collate "C" not null,
+  idx bigint not null,
+  task_path text collate "C" not null,
+  payload bytea not null,                  -- sealed: the channel and its value
+  primary key (tenant, thread, checkpoint, task_id, idx)
+);
+
+-- Data keys, each wrapped by the key that was given.
+create table checkpoint_keys (
+  tenant text collate "C" not null,
+  domain text collate "C" not null,
+  kek_id text collate "C" not null,
+  salt bytea not null,
+  params text collate "C" not null,
+  wrapped bytea not null,                  -- the domain's data key under that key
+  state text collate "C" not null,                    -- active, retiring
+  created_at bigint not null,
+  primary key (tenant, domain, kek_id)
+);
+
+-- Items: key-value documents under namespaces, with their vectors. A namespace is text that sorts as its labels do.
+create table items (
+  ord bigint generated always as identity,
+  tenant text collate "C" not null,
+  namespace text collate "C" not null,
+  key text collate "C" not null,
+  value text not null,                    -- JSON
+  created_at bigint not null,
+  updated_at bigint not null,
+  expires_at bigint,                      -- when it may be swept away
+  lifetime bigint,                        -- microseconds that a read or a write gives it anew
+  primary key (tenant, ord)
+);
+create unique index items_by_key on items (tenant, namespace, key);
+create index items_by_expiry on items (tenant, expires_at) where expires_at is not null;
+
+create table item_vectors (
+  tenant text collate "C" not null,
+  item bigint not null,
+  space text collate "C" not null,        -- the embedding's model and dimensions: spaces never mix
+  path text collate "C" not null,         -- of the embedded text in the value
+  vector bytea not null,                  -- float32, little-endian
+  primary key (tenant, item, path),
+  foreign key (tenant, item) references items (tenant, ord) on delete cascade
+);
+
 -- A tenant sees its own rows only, whatever a statement forgets; forced, so that the tables' owner is bound too.
 alter table changes enable row level security;
 alter table changes force row level security;
@@ -281,5 +426,60 @@ create policy tenant_rows on text_terms
 alter table text_totals enable row level security;
 alter table text_totals force row level security;
 create policy tenant_rows on text_totals
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_threads enable row level security;
+alter table checkpoint_threads force row level security;
+create policy tenant_rows on checkpoint_threads
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_branches enable row level security;
+alter table checkpoint_branches force row level security;
+create policy tenant_rows on checkpoint_branches
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoints enable row level security;
+alter table checkpoints force row level security;
+create policy tenant_rows on checkpoints
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_tags enable row level security;
+alter table checkpoint_tags force row level security;
+create policy tenant_rows on checkpoint_tags
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_items enable row level security;
+alter table checkpoint_items force row level security;
+create policy tenant_rows on checkpoint_items
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_segments enable row level security;
+alter table checkpoint_segments force row level security;
+create policy tenant_rows on checkpoint_segments
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_runs enable row level security;
+alter table checkpoint_runs force row level security;
+create policy tenant_rows on checkpoint_runs
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_writes enable row level security;
+alter table checkpoint_writes force row level security;
+create policy tenant_rows on checkpoint_writes
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table checkpoint_keys enable row level security;
+alter table checkpoint_keys force row level security;
+create policy tenant_rows on checkpoint_keys
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table items enable row level security;
+alter table items force row level security;
+create policy tenant_rows on items
+  using (tenant = current_setting('perdure.tenant', true))
+  with check (tenant = current_setting('perdure.tenant', true));
+alter table item_vectors enable row level security;
+alter table item_vectors force row level security;
+create policy tenant_rows on item_vectors
   using (tenant = current_setting('perdure.tenant', true))
   with check (tenant = current_setting('perdure.tenant', true));

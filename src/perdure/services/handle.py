@@ -4,21 +4,32 @@ A handle is cheap: ``acting_as`` and ``transaction`` give another one over the s
 """
 
 import copy
+import logging
 import os
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 
 from perdure.grammar import Op, Scope
 from perdure.kit import aio as kit
+from perdure.rooms.chores import ops as chores
 from perdure.rooms.keys import ops as keys
 from perdure.services import engines
 from perdure.values import limits
 from perdure.values.clock import Clock, system_clock
 from perdure.values.config import PersistenceConfig
-from perdure.values.errors import Closed, Forbidden, Invalid, Misused
+from perdure.values.errors import Closed, Forbidden, Invalid, Misused, PerdureError
 
 T = TypeVar("T")
+
+TENANT_CHORES = ("text_index", "idempotency")
+"""What has to be done for each tenant; see ``perdure.services.chores``."""
+_FOLLOWING = ("text_index",)
+"""Those of them that a write gives something to do at once."""
+_NEWS_SECONDS = 60.0
+_TOLD = 10_000
+_log = logging.getLogger("perdure.chores")
 
 inside_of: ContextVar["Block | None"] = ContextVar("perdure_transaction", default=None)
 
@@ -45,6 +56,8 @@ class Shared:
         self.closed = False
         self.ensured: dict[tuple[str, str], Any] = {}
         """Conversations that will be created with their first message, by tenant and id."""
+        self.told: dict[str, float] = {}
+        """Until when nothing more need be said to the chores of a tenant."""
         self.tracking_failures = 0
         self.chores: Any = None
 
@@ -59,6 +72,10 @@ class Handle:
         self._session: Any = None
         self._born: list[tuple[str, str]] | None = None
         """Inside a transaction: the ensured conversations that exist once it is committed."""
+        self._news: set[str] | None = None
+        """Inside a transaction: the tenants that were written to."""
+        self._told = self._shared.told
+        self._tells_chores = True
         self._initialize_on_use = True
         self._is_root = True
         self._confined = False
@@ -90,6 +107,12 @@ class Handle:
         twin._is_root = False
         return twin
 
+    def _working_for(self, tenant: str) -> Self:
+        """A handle for the chores of a tenant, which are not news to themselves."""
+        twin = self._with(Scope(tenant))
+        twin._tells_chores = False
+        return twin
+
     @property
     def tenant(self) -> str:
         """The tenant that this handle is bound to."""
@@ -106,7 +129,10 @@ class Handle:
         """The answer of a recipe: in this handle's transaction, or in one of its own."""
         session = self._session
         if session is not None:
-            return await session.run(op, self._scope)
+            answer = await session.run(op, self._scope)
+            if not op.traits.reads and self._tells_chores:
+                await self._take_note(session)
+            return answer
         if self._is_inside():
             raise Misused(
                 "a verb of the store was called inside its transaction block",
@@ -115,7 +141,33 @@ class Handle:
         driver = self._shared.driver
         if driver is None or self._shared.closed or self._shared.process != os.getpid():
             driver = await self._ready()
-        return await driver.run(op, self._scope)
+        answer = await driver.run(op, self._scope)
+        if not op.traits.reads and self._tells_chores:
+            await self._tell_chores(driver)
+        return answer
+
+    async def _take_note(self, session: Any) -> None:
+        """A tenant was written to inside a transaction: its chores are told when that is over, a guest's within it."""
+        if self._news is not None:
+            self._news.add(self._scope.tenant)
+        else:
+            await self._tell_chores(session)
+
+    async def _tell_chores(self, runner: Any) -> None:
+        """Says, at most once a minute, that this tenant was written to; see ``perdure.services.chores``."""
+        tenant, told, moment = self._scope.tenant, self._told, time.monotonic()
+        if moment < told.get(tenant, 0.0):
+            return
+        if len(told) >= _TOLD:
+            told.clear()
+        told[tenant] = moment + _NEWS_SECONDS
+        hastened = [f"{tenant}/{name}" for name in _FOLLOWING]
+        planned = [f"{tenant}/{name}" for name in TENANT_CHORES if name not in _FOLLOWING]
+        try:
+            await runner.run(chores.news(hastened, planned, self._clock()), self._scope)
+        except PerdureError as error:  # the write stands; the next one says it again
+            told.pop(tenant, None)
+            _log.debug("the chores of %r were not told: %s", tenant, error)
 
     def _is_inside(self) -> bool:
         """Whether this code runs in a transaction block of this store."""

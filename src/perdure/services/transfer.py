@@ -253,24 +253,28 @@ class TransferVerbs(Handle):
         """The conversation as Anthropic's system prompt (None when there is none) and messages."""
         return formats.to_anthropic(await self._messages_of(conversation_id, max_tokens))
 
-    async def import_openai(self, conversation_id: str, messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+    async def import_openai(
+        self, conversation_id: str, messages: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> list[Message]:
         """Appends messages of OpenAI's chat API, all or none, and returns them as stored. See ``add_messages``."""
-        return await self._add(conversation_id, formats.from_openai_chat(messages))
+        return await self._add(conversation_id, formats.from_openai_chat(messages), idempotency_key)
 
     async def import_openai_responses(
-        self, conversation_id: str, items: str | Iterable[Mapping[str, Any]]
+        self, conversation_id: str, items: str | Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> list[Message]:
         """Appends items of OpenAI's Responses API, all or none, and returns them as stored."""
-        return await self._add(conversation_id, formats.from_openai_responses(items))
+        return await self._add(conversation_id, formats.from_openai_responses(items), idempotency_key)
 
     async def import_anthropic(
         self,
         conversation_id: str,
         messages: Iterable[Mapping[str, Any]],
         system: str | Iterable[Mapping[str, Any]] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> list[Message]:
         """Appends Anthropic's messages, after the system prompt when given, all or none."""
-        return await self._add(conversation_id, formats.from_anthropic(messages, system))
+        return await self._add(conversation_id, formats.from_anthropic(messages, system), idempotency_key)
 
     async def _messages_of(self, conversation_id: str, max_tokens: int | None) -> list[Message]:
         store: Any = self
@@ -279,9 +283,9 @@ class TransferVerbs(Handle):
         found = await store.get_conversation(conversation_id, include_messages=True)
         return [] if found is None else list(found.messages)
 
-    async def _add(self, conversation_id: str, drafts: list[Draft]) -> list[Message]:
+    async def _add(self, conversation_id: str, drafts: list[Draft], idempotency_key: str | None) -> list[Message]:
         store: Any = self
-        return await store.add_messages(conversation_id, drafts)
+        return await store.add_messages(conversation_id, drafts, idempotency_key=idempotency_key)
 
 
 def _reader(

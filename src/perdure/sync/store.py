@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from perdure.grammar import Scope
 from perdure.rooms.chores.ops import ChoreState
 from perdure.rooms.conversations import ops as conversations
 from perdure.rooms.conversations.usage import cost_of_nanos
@@ -24,6 +25,9 @@ from perdure.sync.transfer import TransferVerbs
 from perdure.values.clock import Clock, system_clock, to_datetime
 from perdure.values.config import PersistenceConfig, seconds
 from perdure.values.errors import Damaged, Forbidden, Invalid, Misused
+
+_NAMED = 20
+"""Overdue chores that a report names."""
 
 
 class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVerbs, TrackingVerbs):
@@ -111,6 +115,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             handle = self._with(self._scope)
             handle._session = session
             handle._born = born
+            handle._news = set()
             block = Block(self._shared, inside_of.get())
             token = inside_of.set(block)
             try:
@@ -120,6 +125,8 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
                 inside_of.reset(token)
         for key in born:
             self._shared.ensured.pop(key, None)
+        for tenant in sorted(handle._news):
+            self._with(Scope(tenant))._tell_chores(driver)
 
     def within(self, connection: Any) -> Self:
         """A handle that works inside the transaction of a psycopg connection of yours (PostgreSQL only).
@@ -130,6 +137,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             raise Misused("within() takes a PostgreSQL connection; on SQLite use store.transaction()")
         handle = self._with(self._scope)
         handle._session = engines.guest_driver(connection, self.config)
+        handle._told = dict(self._told)  # of its own: what it tells is taken back with the owner's transaction
         return handle
 
     # -- administration ------------------------------------------------------------------------------------------------------
@@ -165,11 +173,18 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
         driver.upkeep()
 
     def run_chores(self) -> list[str]:
-        """Runs the housekeeping that is due now and that no other process has taken; returns the names."""
-        return (self._shared.chores or Chores(self)).run_due()
+        """Runs the housekeeping that is due now and that no other process has taken; returns the names.
+
+        The store does that of every tenant (another's goes by ``tenant/name``), a tenant's handle its own only.
+        """
+        self._administered()
+        return Chores(self).run_due()
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes of this tenant: conversations, messages, tokens, cost, first and latest activity."""
+        """Counts and sizes of this tenant: conversations, messages, tokens, cost, first and latest activity.
+
+        ``overdue_chores`` counts those of every tenant, unless this is a tenant's handle.
+        """
         count, messages, tokens, cost, first, latest = self._run(conversations.counts())
         return {
             "tenant": self.tenant,
@@ -180,6 +195,7 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             "first_created_at": None if first is None else to_datetime(first),
             "latest_message_at": None if latest is None else to_datetime(latest),
             "tracking_failures": self._shared.tracking_failures,
+            "overdue_chores": Chores(self).overdue(),
         }
 
     def doctor(self, repair: bool = False) -> dict[str, Any]:
@@ -203,10 +219,8 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             chores = Chores(self).states()
         except Damaged as error:  # the rest cannot be examined
             problems.append(error.message)
-        problems += [
-            f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in chores if chore.overdue
-        ]
-        report["chores"] = {chore.name: chore.outcome or "never ran" for chore in chores}
+        _judge(chores, problems, report["advice"])
+        report["chores"] = {chore.name: chore.outcome or "never ran" for chore in sorted(chores, key=_name)}
         if repair:
             self.rebuild_text()
             report["repaired"] = ["text index"]
@@ -226,6 +240,23 @@ class Store(ConversationVerbs, MessageVerbs, SearchVerbs, FeedVerbs, TransferVer
             and shared.process == os.getpid()
         ):
             warnings.warn(f"a store at {shared.config.safe_url} was not closed", ResourceWarning, stacklevel=2)
+
+
+def _name(chore: ChoreState) -> str:
+    return chore.name
+
+
+def _judge(chores: list[ChoreState], problems: list[str], advice: list[str]) -> None:
+    """Says which chores are overdue: a problem where somebody does them, advice where nobody ever did."""
+    overdue = [chore for chore in chores if chore.overdue]
+    if not overdue:
+        return
+    if all(chore.ran_at is None for chore in chores):
+        advice.append("nobody does the chores; open the store with chores=True somewhere, or run `perdure chores`")
+        return
+    problems += [f"chore {chore.name} is overdue since {chore.due_at:%Y-%m-%d %H:%M}" for chore in overdue[:_NAMED]]
+    if len(overdue) > _NAMED:
+        problems.append(f"{len(overdue) - _NAMED} more chores are overdue")
 
 
 class PostgresStore(Store):

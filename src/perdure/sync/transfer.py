@@ -254,22 +254,28 @@ class TransferVerbs(Handle):
         """The conversation as Anthropic's system prompt (None when there is none) and messages."""
         return formats.to_anthropic(self._messages_of(conversation_id, max_tokens))
 
-    def import_openai(self, conversation_id: str, messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+    def import_openai(
+        self, conversation_id: str, messages: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> list[Message]:
         """Appends messages of OpenAI's chat API, all or none, and returns them as stored. See ``add_messages``."""
-        return self._add(conversation_id, formats.from_openai_chat(messages))
+        return self._add(conversation_id, formats.from_openai_chat(messages), idempotency_key)
 
-    def import_openai_responses(self, conversation_id: str, items: str | Iterable[Mapping[str, Any]]) -> list[Message]:
+    def import_openai_responses(
+        self, conversation_id: str, items: str | Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> list[Message]:
         """Appends items of OpenAI's Responses API, all or none, and returns them as stored."""
-        return self._add(conversation_id, formats.from_openai_responses(items))
+        return self._add(conversation_id, formats.from_openai_responses(items), idempotency_key)
 
     def import_anthropic(
         self,
         conversation_id: str,
         messages: Iterable[Mapping[str, Any]],
         system: str | Iterable[Mapping[str, Any]] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> list[Message]:
         """Appends Anthropic's messages, after the system prompt when given, all or none."""
-        return self._add(conversation_id, formats.from_anthropic(messages, system))
+        return self._add(conversation_id, formats.from_anthropic(messages, system), idempotency_key)
 
     def _messages_of(self, conversation_id: str, max_tokens: int | None) -> list[Message]:
         store: Any = self
@@ -278,9 +284,9 @@ class TransferVerbs(Handle):
         found = store.get_conversation(conversation_id, include_messages=True)
         return [] if found is None else list(found.messages)
 
-    def _add(self, conversation_id: str, drafts: list[Draft]) -> list[Message]:
+    def _add(self, conversation_id: str, drafts: list[Draft], idempotency_key: str | None) -> list[Message]:
         store: Any = self
-        return store.add_messages(conversation_id, drafts)
+        return store.add_messages(conversation_id, drafts, idempotency_key=idempotency_key)
 
 
 def _reader(

@@ -3,6 +3,7 @@
 A blocking store is wrapped so that its verbs can be awaited; what is tested is still the blocking code.
 """
 
+import importlib
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import perdure
 import perdure.sync
+from perdure.rooms.checkpoints.config import CheckpointConfig
 from perdure.services.store import Store as AsyncStore
 from perdure.values.clock import Clock, system_clock
 from perdure.values.config import PersistenceConfig
@@ -18,14 +20,15 @@ DRIVERS = ("sqlite", "sqlite-blocking", "postgres", "postgres-blocking")
 
 
 class Awaitable:
-    """A blocking store whose verbs can be awaited, and whose blocks can be entered with ``async with``."""
+    """A blocking store (or service) whose verbs can be awaited, and whose blocks can be entered with ``async with``."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, like: type = AsyncStore) -> None:
         self._store = store
+        self._like = like
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._store, name)
-        model = getattr(AsyncStore, name, None)
+        model = getattr(self._like, name, None)
         if inspect.iscoroutinefunction(model):
             return _awaited(member)
         if inspect.isasyncgenfunction(model):
@@ -34,7 +37,14 @@ class Awaitable:
             return _entered(member)
         if name in {"acting_as", "for_tenant", "within"}:
             return lambda *args, **kwargs: Awaitable(member(*args, **kwargs))
+        if name == "using":
+            return lambda handle: Awaitable(member(plain(handle)), self._like)
         return member
+
+
+def plain(handle: Any) -> Any:
+    """The store behind a wrapper, or the store itself."""
+    return handle._store if isinstance(handle, Awaitable) else handle
 
 
 def _awaited(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,3 +95,17 @@ class Opener:
         else:
             async with perdure.Store(config, clock=clock, chores=chores) as store:
                 yield store
+
+    def beside(self, store: Any, module: str, name: str) -> Any:
+        """A service that is no public name, on a store that this opener opened."""
+        model = getattr(importlib.import_module(f"perdure.services.{module}"), name)
+        if isinstance(store, Awaitable):
+            blocking = getattr(importlib.import_module(f"perdure.sync.{module}"), name)
+            return Awaitable(blocking(plain(store)), model)
+        return model(store)
+
+    def checkpointer(self, store: Any, config: CheckpointConfig | None = None, **settings: Any) -> Any:
+        """A checkpointer on a store that this opener opened."""
+        if isinstance(store, Awaitable):
+            return Awaitable(perdure.sync.Checkpointer(plain(store), config, **settings), perdure.Checkpointer)
+        return perdure.Checkpointer(store, config, **settings)

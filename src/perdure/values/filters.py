@@ -23,6 +23,7 @@ everything.
 **$contains** asks a list for an equal element, or text (a field of kind ``text`` too) for a part of itself.
 """
 
+import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -139,8 +140,12 @@ def sort_operands(values: tuple[Scalar, ...]) -> Operands:
     )
 
 
-def parse(filters: Mapping[str, Any], fields: Mapping[str, Field], field: str = "filters") -> Filter:
+def parse(
+    filters: Mapping[str, Any], fields: Mapping[str, Field], field: str = "filters", *, prefixed: bool = True
+) -> Filter:
     """The tree of a caller's filter over an entity with these ``fields``.
+
+    With ``prefixed`` false there is no entity, only one value: ``metadata`` is a key of it like any other.
 
     Raises Invalid for what is not of the algebra and OverLimit for more than 256 clauses, 16 levels or 1,000
     values in one ``$in``; both name the place, as in ``filters.$or[1].age.$gt``.
@@ -148,14 +153,15 @@ def parse(filters: Mapping[str, Any], fields: Mapping[str, Field], field: str = 
     >>> parse({"age": {"$gte": 18}}, {"age": Field("integer")})
     Compare(target=Target(field='age', kind='integer', path=()), order='gte', value=18)
     """
-    return _Parser(fields).mapping(filters, field, 1)
+    return _Parser(fields, prefixed=prefixed).mapping(filters, field, 1)
 
 
 class _Parser:
     """One pass over a caller's filter; counts its clauses."""
 
-    def __init__(self, fields: Mapping[str, Field]) -> None:
+    def __init__(self, fields: Mapping[str, Field], *, prefixed: bool) -> None:
         self.fields = fields
+        self.prefixed = prefixed
         self.clauses = 0
 
     def mapping(self, value: Any, place: str, depth: int) -> Filter:
@@ -208,7 +214,7 @@ class _Parser:
             return Target(key, self.fields[key].kind)
         first, *rest = path = key.split(".")
         field, known = None, self.fields.get(first)
-        if rest and first == "metadata":
+        if rest and first == "metadata" and self.prefixed:
             path = rest
         elif rest and known is not None and known.kind == "json":
             field, path = first, rest
@@ -391,7 +397,15 @@ def _holds(value: Any, order: Order, operand: Scalar, kind: Kind) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     exact = isinstance(value, int) and isinstance(operand, int)
-    return _ORDERS[order](value, operand) if exact else _ORDERS[order](float(value), float(operand))
+    return _ORDERS[order](value, operand) if exact else _ORDERS[order](_double(value), float(operand))
+
+
+def _double(value: float) -> float:
+    """The nearest double; of an integer beyond all of them infinity (metadata cannot hold one, states can)."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _contains(value: Any, operand: Scalar) -> bool:

@@ -34,6 +34,12 @@ FILTER_VALUES = 1_000
 """Values in one ``$in``."""
 IDEMPOTENCY_KEY_BYTES = 512
 IDEMPOTENCY_HOURS = 24
+WAIT_SECONDS = 60
+"""How long one call may wait for something to happen."""
+STATE_DEPTH = 255
+"""Levels of containers in a checkpoint's value: what the packer of msgpack holds in one piece."""
+TYPE_VERSION = 2**31 - 1
+"""The version of a registered type."""
 JSON_LINE_BYTES = 512 * 1024 * 1024
 """One line of an import: the largest message fits, were each of its characters written as an escape."""
 
@@ -76,3 +82,14 @@ def count(value: object, field: str, low: int, high: int) -> int:
     if value > high:
         raise OverLimit(f"{field} is {value}; the limit is {high:,}", field=field, limit=high)
     return value
+
+
+def span(value: object, field: str, high: float) -> float:
+    """``value`` when it is a finite number (no bool) of seconds from 0 to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Invalid(f"{field} must be a number of seconds, not {type(value).__name__}", field=field)
+    if not value >= 0:  # also NaN
+        raise Invalid(f"{field} must be at least 0 seconds", field=field, limit=0)
+    if value > high:
+        raise OverLimit(f"{field} is longer than {high:g} seconds", field=field, limit=high)
+    return float(value)

@@ -56,10 +56,13 @@ class Place(msgspec.Struct, frozen=True):
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             return
+        from perdure.cli.demo import travel
+
         with self.open() as store:
             while found := store.query_conversations(limit=100):
                 for conversation in found:
                     store.erase_conversation(conversation.id)
+            travel.forget(store)
 
 
 def demo(
@@ -76,7 +79,7 @@ def demo(
 ) -> None:
     """See what perdure does, on real input.
 
-    Import, search, accounts, a kill in the middle of writing, forks, doctor: in less than a minute. It works on a
+    Import, search, accounts, kills in the middle of writing and of an agent's run, forks, doctor: in less than a minute. It works on a
     store of its own in a temporary folder; with PERDURE_URL (or --url) in that store, in a new tenant.
     """
     began = time.perf_counter()
@@ -114,7 +117,7 @@ def _tell(screen: "Screen", place: Place, input_file: Path | None) -> dict[str, 
     """The story; returns its figures."""
     from importlib import resources
 
-    from perdure.cli.demo import steps, terms
+    from perdure.cli.demo import steps, terms, travel
 
     shown = config_for(place.url).safe_url
     screen.heading("perdure: the durable memory of an AI agent")
@@ -137,12 +140,17 @@ def _tell(screen: "Screen", place: Place, input_file: Path | None) -> dict[str, 
         _step(screen, 4, "Know what it cost")
         summary["accounts"] = steps.accounts(screen, store)
         conversation = steps.begin_crash(store)
+        to_play = steps.longest(store)
     _step(screen, 5, "Kill it while it writes")
     summary["crash"] = steps.survive(screen, place, conversation)
+    _step(screen, 6, "Resume an agent that was killed")
+    summary["run"] = travel.resume(screen, place, to_play)
     with place.open() as store:
-        _step(screen, 6, "Try another course")
+        screen.say()
+        summary["what_if"] = travel.what_if(screen, store)
+        _step(screen, 7, "Try another course")
         summary["fork"] = steps.fork_and_edit(screen, store)
-        _step(screen, 7, "Ask the doctor")
+        _step(screen, 8, "Ask the doctor")
         summary["doctor"] = steps.examine(screen, store)
     return summary
 
@@ -153,14 +161,15 @@ def _step(screen: "Screen", number: int, title: str) -> None:
 
 
 def _farewell(screen: "Screen", place: Place, summary: dict[str, Any], *, keep: bool) -> None:
-    """Step 8: what to try next."""
-    _step(screen, 8, "What to try next")
+    """Step 9: what to try next."""
+    _step(screen, 9, "What to try next")
     if keep:
         fork = summary["fork"]["fork"]
         pairs = [
             (place.command("conversations"), ""),
             (place.command(f"conversations show {shlex.quote(fork)}"), ""),
             (place.command("search 'any words'"), ""),
+            (place.command(f"checkpoints list {summary['run']['thread']} --changes"), ""),
             (place.command("stats"), ""),
         ]
         screen.say("The store stays where it is:", indent=3)

@@ -49,15 +49,21 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def write_and_kill(url: str, tenant: str, conversation: str, first: int) -> set[int]:
     """The numbers of the turns that a writing process was told are stored, before SIGKILL ended it."""
-    command = [sys.executable, "-m", "perdure.cli.demo.writer", tenant, conversation, str(first)]
     enough = FEWEST_TURNS + secrets.randbelow(MOST_TURNS - FEWEST_TURNS)
+    return run_until("perdure.cli.demo.writer", url, (tenant, conversation, str(first)), enough, ROUND_SECONDS)
+
+
+def run_until(module: str, url: str, words: tuple[str, ...], enough: int, seconds: float) -> set[int]:
+    """The numbers that a process reported, before SIGKILL ended it: after so many of them, or after that time."""
+    command = [sys.executable, "-m", module, *words]
     told: set[int] = set()
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command, env={**os.environ, "PERDURE_URL": url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(  # noqa: S603 - our own modules
+        command, env={**os.environ, "PERDURE_URL": url}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
-        alarm = threading.Timer(ROUND_SECONDS, process.kill)
+        alarm = threading.Timer(seconds, process.kill)
         alarm.daemon = True
         alarm.start()
         killed = False

@@ -200,8 +200,8 @@ def _judge(screen: Screen, rounds: list[crash.Round], state: Figures) -> Figures
 
 
 def fork_and_edit(screen: Screen, store: "Store") -> Figures:
-    """Step 6: another course of a conversation, an edit with its trail, and the feed that tells of both."""
-    source = _to_fork(store)
+    """Step 7: another course of a conversation, an edit with its trail, and the feed that tells of both."""
+    source = longest(store)
     place = max(1, source.message_count // 2)
     since = store.latest_change()
     own = store.acting_as("demo", reason="what if")
@@ -240,15 +240,15 @@ def fork_and_edit(screen: Screen, store: "Store") -> Figures:
     return {"source": source.id, "fork": fork.id, "at_seq": place, "versions": now.version, "changes": len(changes)}
 
 
-def _to_fork(store: "Store") -> "Conversation":
+def longest(store: "Store") -> "Conversation":
     """The longest imported conversation with a title, else the longest."""
-    longest = store.query_conversations(order_by="message_count", limit=10)
-    known = [one for one in longest if one.agent_id != "demo-writer"]
+    found = store.query_conversations(order_by="message_count", limit=10)
+    known = [one for one in found if one.agent_id != "demo-writer"]
     return next((one for one in known if one.metadata.title), known[0])
 
 
 def examine(screen: Screen, store: "Store") -> Figures:
-    """Step 7: the doctor."""
+    """Step 8: the doctor."""
     with Activity(screen, "Examining every page and row"):
         report = store.doctor()
     report["advice"] = advice_of(report)

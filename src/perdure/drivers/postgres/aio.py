@@ -13,18 +13,28 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 import psycopg
 import psycopg_pool
 from psycopg import AsyncConnection
+from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool
 
 from perdure.drivers.postgres import versions
 from perdure.drivers.postgres.errors import RETRY, is_broken, translate
-from perdure.drivers.postgres.statements import Connection, Statements, prepare_connection, settings, trusted
+from perdure.drivers.postgres.listening import Announcer, Listener
+from perdure.drivers.postgres.statements import (
+    Connection,
+    Statements,
+    errand_on,
+    hold,
+    prepare_connection,
+    settings,
+    trusted,
+)
 from perdure.grammar import Op, Scope, StartOver
 from perdure.kit import aio as kit
 from perdure.schema.plan import missing_columns, missing_steps, objects, schema_sql, steps
@@ -53,6 +63,9 @@ class AsyncPostgres:
         self.statements = Statements(config)
         self.where = config.safe_url
         self._pool: AsyncConnectionPool[Any] | None = None
+        self._bell = kit.Bell()
+        self._announcer = Announcer(self._connection_soon, self._bell.ring, config.schema)
+        self._listener = Listener(config, self._bell.ring)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -85,7 +98,10 @@ class AsyncPostgres:
 
     async def close(self) -> None:
         """Closes every connection."""
+        self._bell.close()
         if self._pool is not None:
+            await self._announcer.stop()
+            await self._listener.stop(self._announcer.announce)
             await self._pool.close()
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
@@ -94,14 +110,41 @@ class AsyncPostgres:
             for name, value in settings(self.config).items():
                 await connection.execute("select set_config(%s, %s, false)", (name, value))
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
+    def _opened(self) -> AsyncConnectionPool[Any]:
         if self._pool is None:
             raise Misused("this store was not opened", hint="async with perdure.open(url) as store: …")
-        cancellations = kit.cancellations()
-        async with self._pool.connection() as connection:
-            kit.heed(cancellations)
-            yield connection
+        return self._pool
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        pool = self._opened()
+        taken: list[Connection] = []
+
+        async def take() -> None:
+            taken.append(await pool.getconn())
+
+        try:
+            await kit.Errand().run(take)
+            yield taken[0]
+        finally:
+            if taken:
+                await errand_on(taken[0]).run(lambda: self._give_back(taken[0]))
+
+    async def _give_back(self, connection: Connection) -> None:
+        """Gives a connection back to the pool, which would lose it if it were cancelled meanwhile."""
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:  # left in the middle: nobody knows its state
+            await connection.close()
+        await self._opened().putconn(connection)
+
+    def _connection_soon(self) -> AbstractAsyncContextManager[Connection]:
+        assert self._pool is not None
+        return self._pool.connection(timeout=_CONNECT_SECONDS / 10)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[kit.Bell]:
+        """A bell that rings after commits, this store's and others', as long as the block lasts."""
+        self._listener.start()
+        yield self._bell
 
     # -- schema ----------------------------------------------------------------------------------------------------------
 
@@ -214,17 +257,37 @@ class AsyncPostgres:
     async def _drop_broken(self) -> None:
         """After a restart of the server every idle connection is broken: they go at once, not one by one."""
         if self._pool is not None:
-            await self._pool.check()
+            await kit.Errand().run(self._pool.check)  # the pool swallows cancellations there
 
     async def _once(self, op: Op[T], scope: Scope) -> T:
-        async with self._connection() as connection:
+        opening = _READ if op.traits.reads else _WRITE
+        return await self._whole(
+            lambda errand, connection: self.statements.drive(errand, connection, op, scope, opening),
+            changes=not op.traits.reads,
+        )
+
+    async def _whole(self, work: Callable[[kit.Errand, Connection], Awaitable[T]], *, changes: bool) -> T:
+        """The result of work in a transaction, which is over then, whatever happens."""
+        errand = kit.Errand()
+
+        async def whole() -> T:
+            connection = await self._opened().getconn()
             try:
-                answer = await self.statements.drive(connection, op, scope, _READ if op.traits.reads else _WRITE)
-            except BaseException:
-                await self.roll_back(connection)
-                raise
-            await self.commit(connection, changes=not op.traits.reads)
-            return answer
+                hold(errand, connection)
+                try:
+                    answer = await work(errand, connection)
+                    errand.heed()
+                except BaseException:
+                    await errand.settle()
+                    await self.roll_back(connection)
+                    raise
+                await self.commit(connection, changes=changes)
+                return answer
+            finally:
+                await errand.let_go()
+                await self._give_back(connection)
+
+        return await errand.run(whole)
 
     async def commit(self, connection: Connection, *, changes: bool) -> None:
         """Commits; a connection that breaks meanwhile leaves the outcome unknown."""
@@ -239,30 +302,30 @@ class AsyncPostgres:
             raise
         if ended.statusmessage != "COMMIT":  # the server ends a failed transaction with ROLLBACK, and without an error
             raise Unavailable(f"{self.where} took the transaction back instead of committing it")
+        if changes:
+            self._announcer.tell()
 
     async def roll_back(self, connection: Connection) -> None:
         """Takes the transaction back; a connection on which that fails is closed, and the server does it."""
         if connection.closed or connection.broken:
             return
         try:
-            await connection.execute("rollback")
+            await connection.rollback()  # it also forgets what was to be prepared in a pipeline that failed before
         except psycopg.Error:
             _log.warning("rollback failed on %s; the connection is closed", self.where)
             await connection.close()
 
     async def execute(self, sql: str, params: Any, scope: Scope) -> list[tuple[Any, ...]]:
         """The rows of an administrator's statement, under the scope's tenant."""
+
+        async def work(errand: kit.Errand, connection: Connection) -> list[tuple[Any, ...]]:
+            errand.expose()
+            await self.statements.enter(connection, scope, _WRITE)
+            cursor = await connection.execute(trusted(sql), params)
+            return await cursor.fetchall() if cursor.description else []
+
         try:
-            async with self._connection() as connection:
-                try:
-                    await self.statements.enter(connection, scope, _WRITE)
-                    cursor = await connection.execute(trusted(sql), params)
-                    rows = await cursor.fetchall() if cursor.description else []
-                except BaseException:
-                    await self.roll_back(connection)
-                    raise
-                await self.commit(connection, changes=True)
-                return rows
+            return await self._whole(work, changes=True)
         except _RAISED as error:
             raise translate(error, self.where) from error
 
@@ -272,20 +335,15 @@ class AsyncPostgres:
         limit = seconds or self.config.idle_in_transaction_session_timeout or _TRANSACTION_SECONDS
         try:
             async with self._connection() as connection:
-                await connection.execute(_WRITE)
-                await connection.execute(
-                    "select set_config('idle_in_transaction_session_timeout', %s, true)", (f"{round(limit * 1000)}ms",)
-                )
                 session = AsyncPostgresSession(self, connection, limit)
                 try:
+                    await session.begin()
                     yield session
                     session.check()
                 except BaseException:
-                    async with session.ending():
-                        await self.roll_back(connection)
+                    await session.finish(keep=False)
                     raise
-                async with session.ending():
-                    await self.commit(connection, changes=True)
+                await session.finish(keep=True)
         except _RAISED as error:
             if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
                 raise Busy(f"the transaction was idle for longer than its limit of {limit:g} s") from error
@@ -312,26 +370,41 @@ class AsyncPostgresSession:
         if time.monotonic() > self._deadline:
             raise Busy(f"the transaction was open for longer than its limit of {self._seconds:g} s and was taken back")
 
-    @asynccontextmanager
-    async def ending(self) -> AsyncIterator[None]:
-        """The time in which the transaction ends: after the verb that still runs, and no other comes in any more."""
+    async def begin(self) -> None:
+        """Opens the transaction; the server ends it, too, when it is left alone for too long."""
+
+        async def work() -> None:
+            await self._connection.execute(_WRITE)
+            await self._connection.execute(
+                "select set_config('idle_in_transaction_session_timeout', %s, true)",
+                (f"{round(self._seconds * 1000)}ms",),
+            )
+
+        await errand_on(self._connection).run(work)
+
+    async def finish(self, *, keep: bool) -> None:
+        """Ends the transaction, after the verb that still runs; no other comes in any more."""
         self.over = True
-        async with self._lock:
-            yield
+        errand = errand_on(self._connection)
+
+        async def work() -> None:
+            errand.expose()  # so that a verb that runs is ended, too, when the block's task is cancelled meanwhile
+            async with self._lock:
+                if keep and not errand.stopping:
+                    await self._driver.commit(self._connection, changes=True)
+                else:
+                    await errand.settle()
+                    await self._driver.roll_back(self._connection)
+
+        await errand.run(work)
 
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe inside the transaction."""
         async with self._lock:
             self.check()
+            errand = errand_on(self._connection)
             try:
-                await self._connection.execute("savepoint one")
-                try:
-                    answer = await self._driver.statements.drive(self._connection, op, scope, None, enter=True)
-                except BaseException:
-                    await self._take_back()
-                    raise
-                await self._connection.execute("release one")
-                return answer
+                return await errand.run(lambda: self._under_savepoint(errand, op, scope))
             except psycopg.Error as error:
                 if self._connection.closed or self._connection.broken:
                     raise Unavailable(
@@ -339,7 +412,11 @@ class AsyncPostgresSession:
                     ) from error
                 raise translate(error, self._driver.where) from error
 
-    async def _take_back(self) -> None:
-        """Back to the savepoint, unless the connection is gone (then the server takes back everything)."""
-        if not (self._connection.closed or self._connection.broken):
-            await self._connection.execute("rollback to one")
+    async def _under_savepoint(self, errand: kit.Errand, op: Op[T], scope: Scope) -> T:
+        async with self._connection.transaction():  # a savepoint, inside a transaction
+            try:
+                answer = await self._driver.statements.drive(errand, self._connection, op, scope, None, enter=True)
+                errand.heed()
+                return answer
+            finally:
+                await errand.settle()

@@ -14,17 +14,27 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TypeVar
 
 import psycopg
 import psycopg_pool
+from psycopg.pq import PipelineStatus
 from psycopg_pool import ConnectionPool
 
 from perdure.drivers.postgres import versions_blocking as versions
 from perdure.drivers.postgres.errors import RETRY, is_broken, translate
-from perdure.drivers.postgres.statements_blocking import Connection, Statements, prepare_connection, settings, trusted
+from perdure.drivers.postgres.listening_blocking import Announcer, Listener
+from perdure.drivers.postgres.statements_blocking import (
+    Connection,
+    Statements,
+    errand_on,
+    hold,
+    prepare_connection,
+    settings,
+    trusted,
+)
 from perdure.grammar import Op, Scope, StartOver
 from perdure.kit import blocking as kit
 from perdure.schema.plan import missing_columns, missing_steps, objects, schema_sql, steps
@@ -53,6 +63,9 @@ class BlockingPostgres:
         self.statements = Statements(config)
         self.where = config.safe_url
         self._pool: ConnectionPool[Any] | None = None
+        self._bell = kit.Bell()
+        self._announcer = Announcer(self._connection_soon, self._bell.ring, config.schema)
+        self._listener = Listener(config, self._bell.ring)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -83,7 +96,10 @@ class BlockingPostgres:
 
     def close(self) -> None:
         """Closes every connection."""
+        self._bell.close()
         if self._pool is not None:
+            self._announcer.stop()
+            self._listener.stop(self._announcer.announce)
             self._pool.close()
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
@@ -92,14 +108,41 @@ class BlockingPostgres:
             for name, value in settings(self.config).items():
                 connection.execute("select set_config(%s, %s, false)", (name, value))
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _opened(self) -> ConnectionPool[Any]:
         if self._pool is None:
             raise Misused("this store was not opened", hint="with perdure.open(url) as store: …")
-        cancellations = kit.cancellations()
-        with self._pool.connection() as connection:
-            kit.heed(cancellations)
-            yield connection
+        return self._pool
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        pool = self._opened()
+        taken: list[Connection] = []
+
+        def take() -> None:
+            taken.append(pool.getconn())
+
+        try:
+            kit.Errand().run(take)
+            yield taken[0]
+        finally:
+            if taken:
+                errand_on(taken[0]).run(lambda: self._give_back(taken[0]))
+
+    def _give_back(self, connection: Connection) -> None:
+        """Gives a connection back to the pool, which would lose it if it were cancelled meanwhile."""
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:  # left in the middle: nobody knows its state
+            connection.close()
+        self._opened().putconn(connection)
+
+    def _connection_soon(self) -> AbstractContextManager[Connection]:
+        assert self._pool is not None
+        return self._pool.connection(timeout=_CONNECT_SECONDS / 10)
+
+    @contextmanager
+    def watching(self) -> Iterator[kit.Bell]:
+        """A bell that rings after commits, this store's and others', as long as the block lasts."""
+        self._listener.start()
+        yield self._bell
 
     # -- schema ----------------------------------------------------------------------------------------------------------
 
@@ -212,17 +255,37 @@ class BlockingPostgres:
     def _drop_broken(self) -> None:
         """After a restart of the server every idle connection is broken: they go at once, not one by one."""
         if self._pool is not None:
-            self._pool.check()
+            kit.Errand().run(self._pool.check)  # the pool swallows cancellations there
 
     def _once(self, op: Op[T], scope: Scope) -> T:
-        with self._connection() as connection:
+        opening = _READ if op.traits.reads else _WRITE
+        return self._whole(
+            lambda errand, connection: self.statements.drive(errand, connection, op, scope, opening),
+            changes=not op.traits.reads,
+        )
+
+    def _whole(self, work: Callable[[kit.Errand, Connection], T], *, changes: bool) -> T:
+        """The result of work in a transaction, which is over then, whatever happens."""
+        errand = kit.Errand()
+
+        def whole() -> T:
+            connection = self._opened().getconn()
             try:
-                answer = self.statements.drive(connection, op, scope, _READ if op.traits.reads else _WRITE)
-            except BaseException:
-                self.roll_back(connection)
-                raise
-            self.commit(connection, changes=not op.traits.reads)
-            return answer
+                hold(errand, connection)
+                try:
+                    answer = work(errand, connection)
+                    errand.heed()
+                except BaseException:
+                    errand.settle()
+                    self.roll_back(connection)
+                    raise
+                self.commit(connection, changes=changes)
+                return answer
+            finally:
+                errand.let_go()
+                self._give_back(connection)
+
+        return errand.run(whole)
 
     def commit(self, connection: Connection, *, changes: bool) -> None:
         """Commits; a connection that breaks meanwhile leaves the outcome unknown."""
@@ -237,30 +300,30 @@ class BlockingPostgres:
             raise
         if ended.statusmessage != "COMMIT":  # the server ends a failed transaction with ROLLBACK, and without an error
             raise Unavailable(f"{self.where} took the transaction back instead of committing it")
+        if changes:
+            self._announcer.tell()
 
     def roll_back(self, connection: Connection) -> None:
         """Takes the transaction back; a connection on which that fails is closed, and the server does it."""
         if connection.closed or connection.broken:
             return
         try:
-            connection.execute("rollback")
+            connection.rollback()  # it also forgets what was to be prepared in a pipeline that failed before
         except psycopg.Error:
             _log.warning("rollback failed on %s; the connection is closed", self.where)
             connection.close()
 
     def execute(self, sql: str, params: Any, scope: Scope) -> list[tuple[Any, ...]]:
         """The rows of an administrator's statement, under the scope's tenant."""
+
+        def work(errand: kit.Errand, connection: Connection) -> list[tuple[Any, ...]]:
+            errand.expose()
+            self.statements.enter(connection, scope, _WRITE)
+            cursor = connection.execute(trusted(sql), params)
+            return cursor.fetchall() if cursor.description else []
+
         try:
-            with self._connection() as connection:
-                try:
-                    self.statements.enter(connection, scope, _WRITE)
-                    cursor = connection.execute(trusted(sql), params)
-                    rows = cursor.fetchall() if cursor.description else []
-                except BaseException:
-                    self.roll_back(connection)
-                    raise
-                self.commit(connection, changes=True)
-                return rows
+            return self._whole(work, changes=True)
         except _RAISED as error:
             raise translate(error, self.where) from error
 
@@ -270,20 +333,15 @@ class BlockingPostgres:
         limit = seconds or self.config.idle_in_transaction_session_timeout or _TRANSACTION_SECONDS
         try:
             with self._connection() as connection:
-                connection.execute(_WRITE)
-                connection.execute(
-                    "select set_config('idle_in_transaction_session_timeout', %s, true)", (f"{round(limit * 1000)}ms",)
-                )
                 session = BlockingPostgresSession(self, connection, limit)
                 try:
+                    session.begin()
                     yield session
                     session.check()
                 except BaseException:
-                    with session.ending():
-                        self.roll_back(connection)
+                    session.finish(keep=False)
                     raise
-                with session.ending():
-                    self.commit(connection, changes=True)
+                session.finish(keep=True)
         except _RAISED as error:
             if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
                 raise Busy(f"the transaction was idle for longer than its limit of {limit:g} s") from error
@@ -310,26 +368,41 @@ class BlockingPostgresSession:
         if time.monotonic() > self._deadline:
             raise Busy(f"the transaction was open for longer than its limit of {self._seconds:g} s and was taken back")
 
-    @contextmanager
-    def ending(self) -> Iterator[None]:
-        """The time in which the transaction ends: after the verb that still runs, and no other comes in any more."""
+    def begin(self) -> None:
+        """Opens the transaction; the server ends it, too, when it is left alone for too long."""
+
+        def work() -> None:
+            self._connection.execute(_WRITE)
+            self._connection.execute(
+                "select set_config('idle_in_transaction_session_timeout', %s, true)",
+                (f"{round(self._seconds * 1000)}ms",),
+            )
+
+        errand_on(self._connection).run(work)
+
+    def finish(self, *, keep: bool) -> None:
+        """Ends the transaction, after the verb that still runs; no other comes in any more."""
         self.over = True
-        with self._lock:
-            yield
+        errand = errand_on(self._connection)
+
+        def work() -> None:
+            errand.expose()  # so that a verb that runs is ended, too, when the block's task is cancelled meanwhile
+            with self._lock:
+                if keep and not errand.stopping:
+                    self._driver.commit(self._connection, changes=True)
+                else:
+                    errand.settle()
+                    self._driver.roll_back(self._connection)
+
+        errand.run(work)
 
     def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe inside the transaction."""
         with self._lock:
             self.check()
+            errand = errand_on(self._connection)
             try:
-                self._connection.execute("savepoint one")
-                try:
-                    answer = self._driver.statements.drive(self._connection, op, scope, None, enter=True)
-                except BaseException:
-                    self._take_back()
-                    raise
-                self._connection.execute("release one")
-                return answer
+                return errand.run(lambda: self._under_savepoint(errand, op, scope))
             except psycopg.Error as error:
                 if self._connection.closed or self._connection.broken:
                     raise Unavailable(
@@ -337,7 +410,11 @@ class BlockingPostgresSession:
                     ) from error
                 raise translate(error, self._driver.where) from error
 
-    def _take_back(self) -> None:
-        """Back to the savepoint, unless the connection is gone (then the server takes back everything)."""
-        if not (self._connection.closed or self._connection.broken):
-            self._connection.execute("rollback to one")
+    def _under_savepoint(self, errand: kit.Errand, op: Op[T], scope: Scope) -> T:
+        with self._connection.transaction():  # a savepoint, inside a transaction
+            try:
+                answer = self._driver.statements.drive(errand, self._connection, op, scope, None, enter=True)
+                errand.heed()
+                return answer
+            finally:
+                errand.settle()

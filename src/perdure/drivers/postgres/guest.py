@@ -14,7 +14,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from perdure.drivers.postgres.errors import translate
-from perdure.drivers.postgres.statements import Statements
+from perdure.drivers.postgres.statements import Statements, errand_on
 from perdure.grammar import Op, Scope
 from perdure.kit import aio as kit
 from perdure.values.config import PersistenceConfig
@@ -39,9 +39,10 @@ class AsyncGuest:
     async def run(self, op: Op[T], scope: Scope) -> T:
         """The answer of a recipe, as a part of the owner's transaction (or in one of its own when none is open)."""
         async with self._lock:
-            return await self._run(op, scope)
+            errand = errand_on(self._connection)
+            return await errand.run(lambda: self._run(errand, op, scope))
 
-    async def _run(self, op: Op[T], scope: Scope) -> T:
+    async def _run(self, errand: kit.Errand, op: Op[T], scope: Scope) -> T:
         connection = self._connection
         factories = connection.row_factory, connection.cursor_factory
         loaders = {name: connection.adapters.get_loader(psycopg.adapters.types[name].oid, psycopg.pq.Format.TEXT)
@@ -57,7 +58,11 @@ class AsyncGuest:
                 for name in loaders:
                     connection.adapters.register_loader(name, TextLoader)
                 await self._set(scope.tenant, self.config.schema)
-                answer = await self.statements.drive(connection, op, scope, None)
+                try:
+                    answer = await self.statements.drive(errand, connection, op, scope, None)
+                    errand.heed()
+                finally:
+                    await errand.settle()
                 await self._set(row[0], row[1])
                 return answer
         except psycopg.Error as error:

@@ -5,15 +5,21 @@ Questions that do not depend on each other share a round trip (pipeline); many r
 
 import logging
 import re
-from functools import cache
-from typing import Any, LiteralString, TypeVar, cast
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, partial
+from typing import Any, LiteralString, NamedTuple, TypeVar, cast
 
+import psycopg
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 
 from perdure.drivers.book import Statement, book
 from perdure.drivers.postgres.filters import render
-from perdure.grammar import Ask, Mode, Op, Params, Scope
+from perdure.grammar import Ask, Mode, Op, Params, Scope, Steps
+from perdure.kit import aio as kit
 from perdure.schema.plan import schema_sql
 from perdure.values.config import PersistenceConfig
 
@@ -22,6 +28,8 @@ Connection = AsyncConnection[Any]
 Cursor = AsyncCursor[Any]
 
 ARRAY_ROWS = 20
+_ROWS_QUICKLY_WRITTEN = 1_000
+_CANCEL_SECONDS = 5
 _log = logging.getLogger("perdure.postgres")
 
 
@@ -32,7 +40,7 @@ def column_types() -> dict[str, dict[str, str]]:
     for table, body in re.findall(
         r"^create table (\w+) \(.*?$\n(.*?)^\);", schema_sql("postgres"), re.MULTILINE | re.DOTALL
     ):
-        types[table] = dict(re.findall(r"^  (\w+) (text|bigint|integer|json)\b", body, re.MULTILINE))
+        types[table] = dict(re.findall(r"^  (\w+) (text|bigint|integer|json|bytea)\b", body, re.MULTILINE))
     return types
 
 
@@ -59,9 +67,57 @@ def settings(config: PersistenceConfig) -> dict[str, str]:
     return wanted
 
 
+class Turn(NamedTuple):
+    """What a recipe came to: its next question, or, when it is over, its answer."""
+
+    value: Any
+    over: bool
+
+
+def advance(steps: Steps[Any], answer: Any) -> Turn:
+    """A recipe's next turn; ``StopIteration`` cannot leave a thread, so the end is a value."""
+    try:
+        return Turn(steps.send(answer), over=False)
+    except StopIteration as stop:
+        return Turn(stop.value, over=True)
+
+
 def trusted(text: str) -> LiteralString:
     """A statement of the book (or of the schema), for psycopg, which takes only text that no caller wrote."""
     return cast("LiteralString", text)
+
+
+async def interrupt(connection: Connection) -> None:
+    """Asks the server to cancel the statement under way, if there is one."""
+    if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        try:
+            await connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        except psycopg.Error as error:
+            _log.warning("a statement could not be cancelled: %s", error)
+
+
+def cut(connection: Connection) -> None:
+    """Breaks a connection whose server does not answer: whoever waits for it sees it end."""
+    if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        _log.warning("the server does not end a cancelled statement; its connection is cut")
+        with suppress(OSError), socket.fromfd(connection.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+
+def hold(errand: kit.Errand, connection: Connection) -> None:
+    """From here on, psycopg does not see that the errand's caller is cancelled.
+
+    It would lose its bearings: a pipeline that is left while it opens stays open, for one, and every later statement,
+    COMMIT too, is queued in it without being sent.
+    """
+    errand.begin(partial(interrupt, connection), partial(cut, connection))
+
+
+def errand_on(connection: Connection) -> kit.Errand:
+    """An errand on a connection that the caller holds."""
+    errand = kit.Errand()
+    hold(errand, connection)
+    return errand
 
 
 class Statements:
@@ -86,19 +142,34 @@ class Statements:
         await connection.execute(trusted(self._enter), {**self._enter_values, "tenant": scope.tenant})
 
     async def drive(
-        self, connection: Connection, op: Op[T], scope: Scope, begin: str | None, *, enter: bool = False
+        self,
+        errand: kit.Errand,
+        connection: Connection,
+        op: Op[T],
+        scope: Scope,
+        begin: str | None,
+        *,
+        enter: bool = False,
     ) -> T:
-        """Drives a recipe to its end.
+        """Drives a recipe to its end, or to the first question after its caller was cancelled.
 
         ``begin`` is sent before its first question when given; ``enter`` sets the scope's tenant in an open transaction.
         """
+        errand.expose()
         if enter:
             await self.set_scope(connection, scope)
         steps = op.start()
         answer: Any = None
         try:
             while True:
-                ask = steps.send(answer)
+                if op.traits.long:  # what it does between two questions may take a while: texts are analysed, say
+                    turn = await kit.off_loop(partial(advance, steps, answer))
+                    if turn.over:
+                        return turn.value
+                    ask = turn.value
+                else:
+                    ask = steps.send(answer)
+                errand.heed()
                 answer = await self.answer(connection, ask, scope, begin)
                 begin = None
         except StopIteration as stop:
@@ -151,14 +222,15 @@ class Statements:
         statement = self.book[ask.name]
         if self.config.echo_sql:
             _log.info("%s for %d rows: %s", statement.name, len(ask.rows), statement.variant(ask.flags).text)
-        rows = [bound(row, scope) for row in ask.rows]
-        if len(rows) < ARRAY_ROWS or statement.insert is None:
+        if len(ask.rows) < ARRAY_ROWS or statement.insert is None:
             cursor = connection.cursor()
+            rows = [bound(row, scope) for row in ask.rows]
             await cursor.executemany(trusted(statement.variant(ask.flags).text), rows)
             return
         text, names = self._in_arrays(statement)
-        arrays = {name: array_literal([row[name] for row in rows]) for name in names if name != "tenant"}
-        await connection.execute(trusted(text), {**arrays, "tenant": scope.tenant}, prepare=True)
+        writing = partial(written, ask.rows, names, scope)
+        params = writing() if len(ask.rows) < _ROWS_QUICKLY_WRITTEN else await kit.off_loop(writing)
+        await connection.execute(trusted(text), params, prepare=True)
 
     def _in_arrays(self, statement: Statement) -> tuple[str, tuple[str, ...]]:
         """A plain insert rewritten to take one array for each column, and their names.
@@ -178,6 +250,15 @@ class Statements:
         return found
 
 
+def written(rows: Sequence[Params], names: tuple[str, ...], scope: Scope) -> Params:
+    """The rows as one array for each column, and the tenant."""
+    for row in rows:
+        bound(row, scope)
+    arrays: Params = {name: array_literal([row[name] for row in rows]) for name in names if name != "tenant"}
+    arrays["tenant"] = scope.tenant
+    return arrays
+
+
 def array_literal(values: list[Any]) -> str:
     """The values of one column as PostgreSQL writes an array: three times as quick as dumping each on its own."""
     return "{" + ",".join([_element(value) for value in values]) + "}"
@@ -188,7 +269,9 @@ def _element(value: Any) -> str:
         return "NULL"
     if isinstance(value, str):
         return '"' + str.replace(str.replace(value, "\\", "\\\\"), '"', '\\"') + '"'
-    assert isinstance(value, int), f"a column holds text or integers, not {type(value).__name__}"
+    if isinstance(value, bytes):
+        return '"\\\\x' + value.hex() + '"'
+    assert isinstance(value, int), f"a column holds text, bytes or integers, not {type(value).__name__}"
     return str(value)
 
 

@@ -20,6 +20,7 @@ from perdure.drivers.sqlite import inspect, migrate
 from perdure.drivers.sqlite.blocking import BlockingSqliteSession
 from perdure.drivers.sqlite.engine import Job, SqliteEngine
 from perdure.grammar import Op, Outcome, Scope
+from perdure.kit import aio as kit
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Busy, Closed, Misused
 
@@ -36,7 +37,8 @@ class AsyncSqlite:
     dialect: Literal["sqlite"] = "sqlite"
 
     def __init__(self, config: PersistenceConfig) -> None:
-        self.engine = SqliteEngine(config)
+        self._bell = kit.Bell()
+        self.engine = SqliteEngine(config, self._bell.ring)
         self._queue: deque[_Job] = deque()
         self._away: object | None = None  # the batch on the writer's thread, or the transaction that holds the writer
         self._inline = config.durability == "normal"
@@ -51,6 +53,7 @@ class AsyncSqlite:
 
     async def close(self) -> None:
         """Lets what was asked for finish, then closes every connection."""
+        self._bell.close()
         last = _Job(None, Scope())  # takes the writer when all that was asked for before is done
         self._queue.append(last)
         await self._wait_for_turn(last)
@@ -58,6 +61,12 @@ class AsyncSqlite:
         await loop.run_in_executor(None, self.engine.close)
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[kit.Bell]:
+        """A bell that rings after commits, this store's and others', as long as the block lasts."""
+        with self.engine.watched():
+            yield self._bell
 
     async def initialize(self, *, create: bool, migrate_steps: bool) -> int:
         """The schema's version, after what was missing was applied."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from perdure.drivers.sqlite import inspect, migrate
 from perdure.drivers.sqlite.engine import SqliteEngine
 from perdure.grammar import Op, Scope
+from perdure.kit import blocking as kit
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Busy, Misused
 
@@ -21,7 +22,8 @@ class BlockingSqlite:
     dialect: Literal["sqlite"] = "sqlite"
 
     def __init__(self, config: PersistenceConfig) -> None:
-        self.engine = SqliteEngine(config)
+        self._bell = kit.Bell()
+        self.engine = SqliteEngine(config, self._bell.ring)
 
     def open(self) -> None:
         """Opens the database."""
@@ -29,7 +31,14 @@ class BlockingSqlite:
 
     def close(self) -> None:
         """Closes every connection."""
+        self._bell.close()
         self.engine.close()
+
+    @contextmanager
+    def watching(self) -> "Iterator[kit.Bell]":
+        """A bell that rings after commits, this store's and others', as long as the block lasts."""
+        with self.engine.watched():
+            yield self._bell
 
     def initialize(self, *, create: bool, migrate_steps: bool) -> int:
         """The schema's version, after what was missing was applied."""

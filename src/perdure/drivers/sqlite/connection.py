@@ -1,26 +1,31 @@
 """How a connection to an SQLite file is opened: settings, page checksums, waiting for others.
 
 New files carry a checksum on each page (SQLite's own checksum VFS, which apsw brings along): bare SQLite found a
-tenth of random bit flips, this finds all of them, for nothing measurable (docs/decisions/0004). Existing files
-without the reserved bytes are opened as they are.
+tenth of random bit flips, this finds all of them, for nothing measurable (docs/decisions/0004). ``places.py`` binds
+them to the page's place. Existing files without the reserved bytes are opened as they are.
 """
 
 import ctypes
+import os
 import random
+import threading
 import time
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 import msgspec
 from apsw import sqlite_extra
 
+from perdure.drivers.sqlite import places
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Damaged
 
 _RESERVED_BYTES = 8
 _OLDEST = (3, 51, 3)
 _PROGRESS_STEPS = 10_000
+_loading = threading.Lock()
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -35,9 +40,11 @@ def checksum_vfs() -> str | None:
     """The name of the VFS that writes and checks page checksums; None where apsw brings none for this platform."""
     if not sqlite_extra.has("cksumvfs"):
         return None
-    carrier = apsw.Connection(":memory:")
-    sqlite_extra.load(carrier, "cksumvfs")
-    carrier.close()
+    with _loading:  # of two at once the second would find the first one's in its way
+        places.register()
+        carrier = apsw.Connection(":memory:")
+        sqlite_extra.load(carrier, "cksumvfs")
+        carrier.close()
     return "cksmvfs" if "cksmvfs" in apsw.vfs_names() else None
 
 
@@ -104,7 +111,8 @@ def connect(place: Place, config: PersistenceConfig, patience: Patience, *, read
     else:
         vfs = checksum_vfs()
         options: dict[str, Any] = {"vfs": vfs} if vfs else {}
-        connection = apsw.Connection(place.path, flags, statementcachesize=256, **options)
+        uri = f"file:{quote(os.fsencode(place.path), safe='')}?{places.WANTED}=1"
+        connection = apsw.Connection(uri, flags | apsw.SQLITE_OPEN_URI, statementcachesize=256, **options)
     connection.set_busy_handler(patience)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)

@@ -16,7 +16,7 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,6 +29,7 @@ from perdure.drivers.sqlite.connection import Patience, Place, check_engine, con
 from perdure.drivers.sqlite.errors import translate
 from perdure.drivers.sqlite.filters import render
 from perdure.drivers.sqlite.upkeep import Upkeep, abandon
+from perdure.drivers.sqlite.watching import Watch
 from perdure.grammar import Ask, Mode, Op, Outcome, Scope, merged_runs, outcomes_of
 from perdure.values.config import PersistenceConfig
 from perdure.values.errors import ChecksumMismatch, Closed, Damaged, Invalid, OutcomeUnknown, Unavailable
@@ -45,8 +46,9 @@ _log = logging.getLogger("perdure.sqlite")
 class SqliteEngine:
     """Connections to one SQLite database and the recipes run on them."""
 
-    def __init__(self, config: PersistenceConfig) -> None:
+    def __init__(self, config: PersistenceConfig, ring: Callable[[], None]) -> None:
         self.config = config
+        self._ring = ring  # after each commit
         self.book = book("sqlite")
         path = config.sqlite_path
         self.place = Place(path or f"file:/perdure-{uuid.uuid4().hex}?vfs=memdb", path is None)
@@ -60,6 +62,7 @@ class SqliteEngine:
         self._readers_free = threading.Semaphore(config.pool_size)
         self._closed = True
         self._upkeep = Upkeep(self.another_connection, self.writer_lock, self.shown_path, self._distrust_writer)
+        self._watch = Watch(self.another_connection, ring, self.shown_path)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -89,6 +92,7 @@ class SqliteEngine:
         """Closes every connection; the last process to do so leaves one file behind."""
         self._closed = True
         self._upkeep.stop()
+        self._watch.stop()
         with self.writer_lock:
             if self._suspect:
                 self._abandon_writer()
@@ -158,6 +162,15 @@ class SqliteEngine:
         """Whether pages are checked as they are read."""
         with self.writer_lock:
             return not self.place.memory and page_checksums(self.connection())
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While the block lasts, the bell also rings for commits of others; in memory there are none."""
+        if self.place.memory:
+            yield
+            return
+        with self._watch.attended():
+            yield
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -232,6 +245,7 @@ class SqliteEngine:
             ) from error
         except _ENGINE_ERRORS as error:
             raise translate(error, self.shown_path) from error
+        self._ring()
 
     def _rollback(self, connection: apsw.Connection) -> None:
         if connection.in_transaction:

@@ -6,6 +6,7 @@ from typing import Any
 
 import apsw
 
+from perdure.drivers.sqlite import places
 from perdure.drivers.sqlite.engine import SqliteEngine
 from perdure.drivers.sqlite.errors import translate
 
@@ -20,6 +21,7 @@ def report(engine: SqliteEngine) -> dict[str, Any]:
         connection = engine.another_connection()
         try:
             facts = _facts(engine, connection)
+            facts["page_places"] = checksums and places.is_marked(connection)
         finally:
             connection.close()
     facts["page_checksums"] = checksums

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from perdure.grammar import Op, StartOver, Steps, execute, fetch_one, op
+from perdure.grammar import Op, StartOver, Steps, execute, fetch_one, fetch_value, op
 from perdure.values import limits
 from perdure.values.clock import Micros
 from perdure.values.errors import Conflict
@@ -53,9 +53,10 @@ def once(
 
 
 @op
-def expire(now: Micros) -> Steps[int]:
-    """How many keys were past their day and are forgotten."""
-    return (yield from execute("keys.expire", now=now))
+def expire(now: Micros, limit: int) -> Steps[tuple[int, Micros | None]]:
+    """How many keys were past their day and are forgotten, and when the next one will be."""
+    forgotten = yield from execute("keys.expire", now=now, limit=limit)
+    return forgotten, (yield from fetch_value("keys.next"))
 
 
 def forget(ids: list[str], *verbs: str) -> Steps[None]:

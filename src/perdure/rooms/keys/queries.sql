@@ -29,5 +29,12 @@ where tenant = :tenant
 ;
 
 -- name: expire
--- does: Forgets the keys that are past their day.
-delete from idempotency where tenant = :tenant and expires_at <= :now;
+-- does: Forgets some of the keys that are past their day, oldest first.
+delete from idempotency
+where tenant = :tenant
+  and (verb, key) in (
+    select verb, key from idempotency where tenant = :tenant and expires_at <= :now order by expires_at limit :limit);
+
+-- name: next
+-- does: When the oldest key is past its day.
+select expires_at from idempotency where tenant = :tenant order by expires_at limit 1;

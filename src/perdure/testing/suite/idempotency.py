@@ -279,3 +279,16 @@ async def test_keys_are_text_of_512_bytes(opener: Opener) -> None:
                 assert (await refusal(Invalid, verb(store, wrong))).field == "idempotency_key"
             fits = f"{number}{longest}"[:-1] + "x"
             assert ids_of(await verb(store, fits)) == ids_of(await verb(store, fits))
+
+
+async def test_what_is_imported_from_a_provider_takes_a_key_too(opener: Opener) -> None:
+    async with opener() as store:
+        made = await said(store, "first")
+        for verb, given in (
+            (store.import_openai, [{"role": "user", "content": "one"}]),
+            (store.import_openai_responses, [{"role": "user", "content": "two"}]),
+            (store.import_anthropic, [{"role": "user", "content": "three"}]),
+        ):
+            once = await verb(made.id, given, idempotency_key=str(verb))
+            assert await verb(made.id, given, idempotency_key=str(verb)) == once
+        assert await texts(store, made.id) == ["first", "one", "two", "three"]

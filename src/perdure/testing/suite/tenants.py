@@ -3,12 +3,18 @@
 import psycopg
 import pytest
 
+from perdure.rooms.checkpoints.config import CheckpointConfig
+from perdure.rooms.checkpoints.frames import TaskWrite
+from perdure.rooms.items.values import Vector
+from perdure.rooms.items.vectors import pack
 from perdure.testing.suite.apart import on_postgres
 from perdure.values.errors import Conflict, Forbidden, Invalid, Misused, NotFound
 
 _TABLES = (
     "changes", "idempotency", "conversations", "conversation_labels", "forks", "messages", "message_versions",
     "token_totals", "text_scopes", "text_progress", "text_documents", "text_postings", "text_terms", "text_totals",
+    "items", "item_vectors", "checkpoint_threads", "checkpoint_branches", "checkpoints", "checkpoint_tags",
+    "checkpoint_items", "checkpoint_segments", "checkpoint_runs", "checkpoint_writes", "checkpoint_keys",
 )  # fmt: skip
 
 
@@ -21,6 +27,18 @@ async def _live(store, word):
     await store.fork_conversation("c", 1, "fork")
     await store.search_messages("zebra")
     await store.run_chores()
+
+
+async def _live_beside(opener, store, word):
+    """Uses the tables of checkpoints and items as well."""
+    checkpointer = opener.checkpointer(store, CheckpointConfig(encryption_key=word[:1].encode() * 32))
+    for number in range(65):  # one more than a segment takes
+        last = await checkpointer.save("t", {"said": [word] * number, "text": word * 20}, tags=[word])
+    await checkpointer.create_branch(last, "other")
+    frames = opener.beside(store, "checkpoint_frames", "FrameCheckpoints")
+    await frames.put_writes("t", "", last, [TaskWrite("task", 0, "", word.encode())], replace=False)
+    items = opener.beside(store, "items", "ItemStore")
+    await items.put(("n",), "k", {"word": word}, space="s", vectors=[Vector("$", pack([1.0, 0.0], 2, "v"))])
 
 
 async def _all_answers(store):
@@ -167,7 +185,9 @@ async def test_the_server_shows_rows_of_the_set_tenant_only(opener):
     """Without a tenant none, in every table, even to the tables' owner."""
     async with opener() as store:
         await _live(store.for_tenant("one"), "one")
+        await _live_beside(opener, store.for_tenant("one"), "one")
         await _live(store.for_tenant("two"), "two")
+        await _live_beside(opener, store.for_tenant("two"), "two")
         async with await _connect(opener) as raw:
             for table in _TABLES:
                 assert await _value(raw, f"select count(*) from {table}") == 0, table
@@ -188,6 +208,7 @@ async def test_the_server_takes_no_row_for_another_tenant(opener):
     """Neither by an insert nor by moving one over."""
     async with opener() as store:
         await _live(store.for_tenant("one"), "one")
+        await _live_beside(opener, store.for_tenant("one"), "one")
         async with await _connect(opener) as raw:
             await raw.execute("select set_config('perdure.tenant', 'one', false)")
             insert = "insert into idempotency (tenant, verb, key, digest, answer, expires_at) values (%s, 'v', 'k', 'd', 'a', 1)"

@@ -1,0 +1,1 @@
+"""Sealing bytes: compression, encryption, and the keys for it."""

@@ -1,0 +1,3 @@
+"""Checkpoints, on every driver."""
+
+from perdure.testing.suite.checkpoints import *

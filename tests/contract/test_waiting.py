@@ -1,0 +1,3 @@
+"""Readers of the feed that wait, on every driver."""
+
+from perdure.testing.suite.waiting import *
