@@ -40,7 +40,7 @@ class CheckpointImport(msgspec.Struct, frozen=True):
 
 
 def import_checkpoints(
-    source: str | os.PathLike[str] | PersistenceConfig,
+    source: str | os.PathLike[str],
     saver: PerdureSaver,
     thread_ids: Sequence[str] | None = None,
     on_progress: Callable[[CheckpointImport], object] | None = None,
@@ -48,7 +48,7 @@ def import_checkpoints(
     """Copies the checkpoints of LangGraph's own savers, with their ids, parents, metadata and writes; what was new.
 
     ``source`` is the path of a ``SqliteSaver``'s file, of any version of its tables, or the ``postgresql://`` address of a
-    ``PostgresSaver``'s database (or a ``PersistenceConfig``). It may be in use: each thread is read as it is at one moment. ``thread_ids`` chooses some
+    ``PostgresSaver``'s database. It may be in use: each thread is read as it is at one moment. ``thread_ids`` chooses some
     threads; ``on_progress`` is told after each. What the saver has already is left as it is, so a copy that was
     interrupted, or whose source went on, is completed by another call.
 
