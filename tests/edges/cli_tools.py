@@ -6,13 +6,23 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from perdure.cli.main import app
 
 ESCAPE = "\x1b"
+
+
+def quiet(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Works in a folder, with nothing of the developer's terminal."""
+    monkeypatch.chdir(folder)
+    for name in ("PERDURE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PERDURE_TENANT", "PERDURE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 def call(*words: str, env: dict[str, str] | None = None) -> Any:

@@ -11,23 +11,18 @@ from typing import Any
 
 import pytest
 import typer
-from cli_tools import answer, call, process, terminal, without_escapes
+from cli_tools import ESCAPE, answer, call, process, quiet, terminal, without_escapes
 from typer.testing import CliRunner
 
 import perdure.sync
 from perdure.cli.main import app
 from perdure.schema.plan import steps
 
-ESCAPE = "\x1b"
-
 
 @pytest.fixture(autouse=True)
 def quiet_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test in a folder of its own, with nothing of the developer's terminal."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("PERDURE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PERDURE_TENANT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
+    quiet(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -64,7 +59,7 @@ def test_help_loads_neither_engine_nor_rich():
 def test_help_names_every_command_and_the_exit_codes():
     result = call("--help")
     assert result.exit_code == 0
-    names = "demo init import export conversations search stats delete erase doctor chores bench schema"
+    names = "demo init import export conversations checkpoints search stats delete erase doctor chores bench schema"
     for name in names.split():
         assert f"  {name} " in result.stdout
     assert "Exit codes" in result.stdout
@@ -604,6 +599,7 @@ def test_bench_gives_ratios(store_url: str):
 
 @pytest.mark.parametrize("words", [
     ("--help",), ("conversations",), ("conversations", "show", "trip"), ("search", "peanut"), ("stats",), ("doctor",),
+    ("checkpoints",),
 ])  # fmt: skip
 def test_pipes_get_neither_escape_codes_nor_boxes(store_url: str, words: tuple[str, ...]):
     done = process(*words)
@@ -683,24 +679,36 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(monkeypatch: pyte
     assert found["crash"]["messages"] == 2 * found["crash"]["found_turns"]
     assert (found["crash"]["lost_turns"], found["crash"]["seq_gaps"], found["crash"]["half_turns"]) == (0, 0, 0)
     assert found["crash"]["totals_exact"] is True
+    run = found["run"]
+    assert 0 < run["reported_step"] <= run["checkpoint_step"] <= run["reported_step"] + 1 < run["steps"]
+    assert run["resumed_with_step"] == run["checkpoint_step"] + 1
+    assert run["checkpoints"] == run["steps"] == 55
+    assert (found["what_if"]["added"], found["what_if"]["removed"], found["what_if"]["changed"]) == (1, 2, 2)
     assert found["doctor"]["problems"] == []
     assert found["index"]["seconds"] > 0
     assert found["seconds"] < 60
     assert not list(tmp_path.iterdir())
 
 
-def test_the_demo_tells_a_story_in_eight_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_demo_tells_a_story_in_nine_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = process("demo", "--keep")
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(\d)  \S", done.stdout, re.MULTILINE) == list("12345678")
+    assert re.findall(r"^(\d)  \S", done.stdout, re.MULTILINE) == list("123456789")
     assert ESCAPE not in done.stdout
     assert re.search(r"402 messages from \S+ in [\d.]+ s, tool calls, tokens and cost included\.\n", done.stdout)
     assert re.search(r"^3  .*\n   Indexed in [\d.]+ s\.\n\n   \"peanut", done.stdout, re.MULTILINE)
+    killed = re.search(r"killed after step (\d+) of 55\. Its last checkpoint, \w{8}, is of step (\d+)", done.stdout)
+    assert killed is not None
+    assert f"-> the run goes on with step {int(killed[2]) + 1}.\n" in done.stdout
+    assert re.search(r"^     \* \|  \w{8} .* main$", done.stdout, re.MULTILINE)
+    assert "+ messages[id=what-if]" in done.stdout
     url = re.search(r"^Store: (\S+)$", done.stdout, re.MULTILINE)
     assert url is not None
     again = process("--url", url[1], "conversations", "--json", "-n", "50")
     assert len(json.loads(again.stdout)["conversations"]) == 18  # the sample, the writer's and the fork
+    kept = process("--url", url[1], "checkpoints", "list", "demo-run", "-n", "100", "--json")
+    assert len(json.loads(kept.stdout)["checkpoints"]) == 56
 
 
 def test_the_demo_on_a_store_of_the_user_leaves_it_as_it_was(store_url: str):
@@ -711,6 +719,7 @@ def test_the_demo_on_a_store_of_the_user_leaves_it_as_it_was(store_url: str):
     assert tenant.startswith("demo-")
     assert answer("stats") == before
     assert answer("stats", "--tenant", tenant)["stats"]["conversations"] == 0
+    assert answer("checkpoints", "--tenant", tenant)["threads"] == []
 
 
 def test_the_demo_on_postgresql(empty_postgres_url: str):
@@ -724,6 +733,7 @@ def test_the_demo_on_postgresql(empty_postgres_url: str):
     with perdure.sync.open(empty_postgres_url) as store:
         assert store.execute("select count(*) from conversations")[0][0] == 0
         assert store.execute("select count(*) from messages")[0][0] == 0
+        assert store.execute("select count(*) from checkpoints")[0][0] == 0
 
 
 def test_the_demo_takes_a_history_of_the_user(tmp_path: Path):

@@ -120,20 +120,20 @@ def test_namespaces_and_threads_are_apart(saver):
 
 def test_a_chain_is_followed_far_and_in_any_order_of_ids(saver):
     """By parents, never by ids; and a ring has an end."""
-    order = list(range(150))
+    order = list(range(90))
     random.Random(5).shuffle(order)
     last = config_of()
     for at, one in enumerate(order):
         last = put(saver, last, {"d": "root"} if at == 0 else {}, {"d": str(at)}, id=number(one))
         saver.put_writes(last, [("d", at)], "task")
-    assert _history(saver, last, "d") == {"d": (list(range(149)), "root")}
+    assert _history(saver, last, "d") == {"d": (list(range(89)), "root")}
     put(saver, last, {}, {"d": "again"}, id=number(order[0]))  # its own descendant's child
     found = saver.get_delta_channel_history(config=last, channels=["d"])["d"]
-    assert ([value for _, _, value in found["writes"]], "seed" in found) == (list(range(149)), False)
+    assert ([value for _, _, value in found["writes"]], "seed" in found) == (list(range(89)), False)
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_is_what_walking_it_gives(memory, seed):
     """Parents at random, some that never come, writes before and after, values now and then, checkpoints taken away."""
     _live_at_random(memory, seed)
@@ -186,14 +186,14 @@ def _in_a_ring(saver, config):
 # -- taking away -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("held", [(), (0,), (4,), (2, 6), (7,)])
-def test_pruning_keeps_what_the_newest_is_made_of_and_no_more(saver, held):
-    made = _chain(saver, 8, held=held)
-    wanted = _history(saver, made[7], "d")
-    saver.prune(["t"])
-    assert _history(saver, config_of(), "d") == (wanted if held != (7,) else {"d": ([], "none")})
-    first = 7 if held == (7,) else max(held, default=0)
-    assert ids(saver.list(config_of())) == [number(at) for at in range(7, first - 1, -1)]
+def test_pruning_keeps_what_the_newest_is_made_of_and_no_more(saver):
+    for thread, held in (("a", ()), ("b", (0,)), ("c", (4,)), ("d", (2, 6)), ("e", (7,))):
+        made = _chain(saver, 8, held=held, thread=thread)
+        wanted = {"d": ([], "none")} if held == (7,) else _history(saver, made[7], "d")
+        saver.prune([thread])
+        assert _history(saver, config_of(thread), "d") == wanted
+        first = max(held, default=0)
+        assert ids(saver.list(config_of(thread))) == [number(at) for at in range(7, first - 1, -1)]
 
 
 def test_a_delta_channel_that_was_never_written_needs_nobody(saver):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -59,7 +59,7 @@ def shortened(value: Any, room: int) -> str:
         return _cut("{" + ", ".join(parts) + "}", room)
     if type(value) in _BRACKETS:
         begin, end = _BRACKETS[type(value)]
-        return _cut(begin + ", ".join(_brief(item) for item in islice(value, 20)) + end, room)
+        return _cut(begin + ", ".join(_brief(item) for item in islice(_items(value), 20)) + end, room)
     return _cut(scalar(value), room)
 
 
@@ -90,6 +90,12 @@ def compact(value: Any, room: int) -> str | None:
     return f"{name}{{{', '.join(parts)}}}"
 
 
+def _items(value: Any) -> Sequence[Any]:
+    """The items of a list or a set, those of a set always in the same order."""
+    items = cast("Sequence[Any]", value)
+    return items if isinstance(value, list | tuple) else sorted(items, key=repr)
+
+
 def _holds(value: Any) -> bool:
     """Whether a value is made of others."""
     return fields_of(value) is not None or type(value) in _BRACKETS
@@ -112,7 +118,7 @@ def _one(value: Any, room: int) -> str | None:
     kind = cast("type[object]", type(value))
     if kind in _BRACKETS:
         begin, end = _BRACKETS[kind]
-        return _joined((("", item) for item in value), begin, end, room)
+        return _joined((("", item) for item in _items(value)), begin, end, room)
     if isinstance(value, str) and len(value) > room:
         return None
     return scalar(value)
@@ -195,7 +201,7 @@ def _children(screen: Screen, value: Any, wide: int, indent: int, *, full: bool)
         if len(fields) > most:
             _more(screen, f"… {len(fields) - most:,} more keys", indent)
         return
-    items = list(cast("Iterable[Any]", value))
+    items = _items(value)
     cut = len(items) > MOST_ITEMS and not full
     for place, item in enumerate(items):
         if cut and place == FIRST:

@@ -7,7 +7,6 @@ forms ``json`` and ``pickle`` are read and written anew by the saver's serialize
 
 import copy
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -21,13 +20,11 @@ from perdure.adapters.langgraph.encoding import Encoder, foreign
 from perdure.adapters.langgraph.saver import PerdureSaver, config_of, many, thread
 from perdure.adapters.langgraph.tables import Row, Tables, Typed, Write, opened
 from perdure.rooms.checkpoints.frames import TaskWrite
+from perdure.values.config import PersistenceConfig
 from perdure.values.errors import Undecodable
 
-_SENDS_IN_STATE = 4
-"""The version of checkpoints from which pending sends are a channel's value; before, they were the parent's writes."""
 _PLAIN = frozenset({"null", "bytes", "bytearray", "msgpack"})
 """Forms that need no object to be read."""
-_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 class CheckpointImport(msgspec.Struct, frozen=True):
@@ -40,7 +37,7 @@ class CheckpointImport(msgspec.Struct, frozen=True):
 
 
 def import_checkpoints(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | PersistenceConfig,
     saver: PerdureSaver,
     thread_ids: Sequence[str] | None = None,
     on_progress: Callable[[CheckpointImport], object] | None = None,
@@ -48,16 +45,16 @@ def import_checkpoints(
     """Copies the checkpoints of LangGraph's own savers, with their ids, parents, metadata and writes; what was new.
 
     ``source`` is the path of a ``SqliteSaver``'s file, of any version of its tables, or the ``postgresql://`` address of a
-    ``PostgresSaver``'s database. It may be in use: each thread is read as it is at one moment. ``thread_ids`` chooses some
-    threads; ``on_progress`` is told after each. What the saver has already is left as it is, so a copy that was
-    interrupted, or whose source went on, is completed by another call.
+    ``PostgresSaver``'s database, or a ``PersistenceConfig`` with either. It may be in use: each thread is read as it is at
+    one moment. ``thread_ids`` chooses some threads; ``on_progress`` is told after each. What the saver has already is left
+    as it is, so a copy that was interrupted, or whose source went on, is completed by another call.
 
     The saver's serializer must be the source's when that one encrypts. Raises ``NotFound`` for a file that is not there,
     ``Invalid`` for a database without such tables.
     """
     chosen = None if thread_ids is None else [thread(one, "thread_ids") for one in many(thread_ids, "thread_ids")]
     total: CheckpointImport = CheckpointImport()
-    with opened(os.fspath(source)) as tables:
+    with opened(source if isinstance(source, PersistenceConfig) else PersistenceConfig(os.fspath(source))) as tables:
         for thread_id in tables.threads() if chosen is None else dict.fromkeys(chosen):
             with tables.reading():
                 for namespace in tables.namespaces(thread_id):

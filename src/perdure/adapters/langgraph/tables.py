@@ -14,8 +14,6 @@ from perdure.values.errors import Busy, Damaged, Invalid, MissingExtra, NotFound
 
 _SENDS_IN_STATE = 4
 """The version of checkpoints from which pending sends are a channel's value; before, they were the parent's writes."""
-_PLAIN = frozenset({"null", "bytes", "bytearray", "msgpack"})
-"""Forms that need no object to be read."""
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -77,14 +75,13 @@ class Tables(Protocol):
         ...
 
 
-def opened(source: str) -> AbstractContextManager[Tables]:
-    """The tables at a path, or at a ``postgresql://`` address, for the time of a ``with`` block."""
-    config = PersistenceConfig(source)
+def opened(config: PersistenceConfig) -> AbstractContextManager[Tables]:
+    """The tables of a file, or of a PostgreSQL database, for the time of a ``with`` block."""
     if config.engine == "postgres":
         return _postgres(config)
     if config.sqlite_path is None:
         raise Invalid("a database in memory cannot be imported from outside", field="source", hint="give the file")
-    return _sqlite(config.sqlite_path)
+    return _sqlite(config.sqlite_path, config.busy_timeout)
 
 
 def _lacking(where: str, what: str) -> Invalid:
@@ -92,15 +89,14 @@ def _lacking(where: str, what: str) -> Invalid:
 
 
 @contextmanager
-def _sqlite(path: str) -> Iterator[Tables]:
+def _sqlite(path: str, timeout: float) -> Iterator[Tables]:
     if not Path(path).is_file():
         raise NotFound(f"there is no file {path}", field="source")
     try:
         # Python's own SQLite, not apsw's: the savers use it, and two of them in one process must not share a file.
-        with closing(
-            sqlite3.connect(Path(path).resolve().as_uri() + "?mode=ro", uri=True, isolation_level=None)
-        ) as found:
-            yield SqliteTables(found, path)
+        address = Path(path).resolve().as_uri() + "?mode=ro"
+        with closing(sqlite3.connect(address, timeout, uri=True, isolation_level=None)) as connection:
+            yield SqliteTables(connection, path)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in _LOCKED:
             raise Busy(f"{path} is locked: {error}", retry_after=1.0) from error
